@@ -78,4 +78,4 @@ class DrawnStudy(StoredStudy):
 def _views(*studies: StoredStudy) -> list[StudyView]:
     from hilo_nas.report.study_view import StudyView
 
-    return [StudyView.from_study(study) for study in studies]
+    return [StudyView.from_study(study, i) for i, study in enumerate(studies)]

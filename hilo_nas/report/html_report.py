@@ -53,7 +53,7 @@ def render_report(studies: Sequence[StoredStudy]) -> str:
 
 
 def _render(studies: Sequence[StoredStudy]) -> tuple[str, dict[str, go.Figure]]:
-    views = [StudyView.from_study(study) for study in studies]
+    views = [StudyView.from_study(study, i) for i, study in enumerate(studies)]
     check_same_metric(views)
     for view in views:
         if not view.networks:
@@ -176,6 +176,10 @@ def _describe(view: StudyView, study: StoredStudy) -> dict[str, Any]:
 def _row(network: NetworkView, view: StudyView) -> dict[str, Any]:
     row = {name: to_plain(getattr(network, name)) for name in _ROW_FIELDS}
     row = {name: value for name, value in row.items() if value not in (None, "", {})}
+    if network.images_per_s is not None:
+        row["speed_text"] = network.speed_text
+    if network.value is not None:
+        row["value_text"] = network.value_text(view.metric)
     if network.arch is not None:
         stages = summarize_stages(
             network.arch, view.manifest.objective.img_size, num_classes=view.manifest.data.num_classes

@@ -22,6 +22,7 @@ from hilo_nas.study.posteriors import PredictedNetwork
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.text.figures import with_spread
 
 __all__ = ["NetworkView", "Place", "StudyView", "check_same_metric"]
 
@@ -81,6 +82,16 @@ class NetworkView:
     training_s: float = 0.0
 
     @property
+    def speed_text(self) -> str:
+        """Images/s with half of the interval."""
+        return with_spread(self.images_per_s, _half(self.images_per_s_low, self.images_per_s_high))
+
+    def value_text(self, metric: Metric) -> str:
+        """Returns the value with half of the interval, in the unit of `Metric.heading`."""
+        half = _half(self.value_low, self.value_high)
+        return with_spread(self.value, half, scale=metric.scale, decimals=metric.decimals)
+
+    @property
     def is_drawable(self) -> bool:
         """True if the network has a speed, so that a plot of the front can show it."""
         return self.images_per_s is not None and (self.value is not None or self.place == Place.INFEASIBLE)
@@ -97,10 +108,16 @@ class StudyView:
     front: Front
     networks: tuple[NetworkView, ...]
     """One per trial, sorted by number, then the predicted ones."""
+    index: int = 0
+    """Position among the studies that are shown together."""
 
     @classmethod
-    def from_study(cls, study: StoredStudy) -> StudyView:
+    def from_study(cls, study: StoredStudy, index: int = 0) -> StudyView:
         """Returns the view of a stored study.
+
+        Args:
+            study: The study.
+            index: Position among the studies that are shown together.
 
         Raises:
             RecordError: A record is invalid.
@@ -121,7 +138,14 @@ class StudyView:
         ]
         predicted = study.posteriors.predicted if study.posteriors is not None else ()
         networks += [_view_predicted(own, manifest.space) for own in predicted]
-        return cls(name=study.name, address=study.address, manifest=manifest, front=front, networks=tuple(networks))
+        return cls(
+            name=study.name,
+            address=study.address,
+            manifest=manifest,
+            front=front,
+            networks=tuple(networks),
+            index=index,
+        )
 
     @property
     def metric(self) -> Metric:
@@ -150,6 +174,10 @@ class StudyView:
             raise UsageError(f"study {self.name} has no complete trial that trained")
         limit, guessing = self.manifest.limits_in_force.get("images_per_s"), self.manifest.guessing_score
         return limit or min(speeds), min(values) if guessing is None else guessing
+
+
+def _half(low: float | None, high: float | None) -> float | None:
+    return None if low is None or high is None else (high - low) / 2
 
 
 _COMPLETE = (Place.FRONT, Place.TIED, Place.BEATEN)

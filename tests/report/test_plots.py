@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 
 import plotly.graph_objects as go
@@ -59,9 +60,8 @@ def test_each_point_of_a_front_names_its_network(view):
 
 
 def test_two_studies_have_two_colours(view):
-    found = traces(plot_front([view, view]))
-    assert found["demo: on the front"].marker.color
-    colours = {trace.marker.color for trace in plot_front([view, view]).data if trace.name == "demo: on the front"}
+    figure = plot_front([view, dataclasses.replace(view, index=1)])
+    colours = {trace.marker.color for trace in figure.data if trace.name == "demo: on the front"}
     assert len(colours) == 2
 
 
@@ -99,9 +99,18 @@ def test_importance_of_few_networks_is_refused(tmp_path):
 
 
 def test_parallel_axes_have_the_choices_of_their_knobs(view):
-    axes = {axis.label: axis for axis in plot_parallel(view).data[0].dimensions}
-    assert list(axes["depths_3"].ticktext) == ["1", "2", "3", "4"]
-    assert len(axes["images/s"]["values"]) == 32
+    figure = plot_parallel(view)
+    axes = list(figure.layout.xaxis.ticktext)
+    assert axes[-2:] == ["images/s", "top-1 %"]
+    place = axes.index("depths_3")
+    labels = [(note.y, note.text) for note in figure.layout.annotations if note.x == place]
+    assert labels == [(0.0, "1"), (pytest.approx(1 / 3), "2"), (pytest.approx(2 / 3), "3"), (1.0, "4")]
+    drawn = {name for trace in figure.data for name in trace.customdata}
+    assert drawn == {f"0:{i}" for i in range(32)}
+    for trace in figure.data:  # each line is at the height of its network's choice
+        for x, y, name in zip(trace.x, trace.y, trace.customdata, strict=True):
+            if x == place:
+                assert y == pytest.approx((view.networks[int(name[2:])].knobs["depths_3"] - 1) / 3, abs=0.026)
 
 
 def test_time_is_split_between_timing_training_and_the_rest(view):

@@ -41,16 +41,8 @@ function figure(value, digits = 4) {
   return rounded.toLocaleString("en", { maximumFractionDigits: Math.max(digits - 1 - size, 0) });
 }
 
-function spread(value, low, high, scale = 1, decimals = 0) {
-  if (value === undefined) return "";
-  const options = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
-  const text = (scale * value).toLocaleString("en", options);
-  if (low === undefined || high === undefined) return text;
-  return `${text} ± ${((scale * (high - low)) / 2).toLocaleString("en", options)}`;
-}
-
-const speedText = (row) => spread(row.images_per_s, row.images_per_s_low, row.images_per_s_high, 1, row.images_per_s < 100 ? 1 : 0);
-const valueText = (row) => spread(row.value, row.value_low, row.value_high, METRIC.scale, METRIC.decimals);
+const speedText = (row) => row.speed_text ?? "";
+const valueText = (row) => row.value_text ?? "";
 const nameOf = (row) => (row.number === undefined ? `network ${row.key}` : `trial ${row.number}`);
 const percent = (share) => (share > 0.99 ? ">99 %" : share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`);
 
@@ -74,7 +66,7 @@ function themed(layout) {
     const own = layout[name] ?? {};
     merged[name] = { ...own, ...axis, title: { ...own.title, ...axis.title } };
   }
-  if (layout.annotations) merged.annotations = layout.annotations.map((own) => ({ ...own, font: { color: text, size: 11 } }));
+  if (layout.annotations) merged.annotations = layout.annotations.map((own) => ({ ...own, font: { ...own.font, color: text } }));
   return merged;
 }
 
@@ -94,6 +86,9 @@ function show(id, name, change = (figure) => figure) {
   const { data, layout } = change(found);
   const merged = themed(layout);
   if (id === "importances") place.style.height = `${Math.max(260, 130 + 26 * data[0].y.length)}px`;
+  const entries = layout.showlegend === false ? 0 : data.filter((trace) => trace.showlegend !== false).length;
+  const perRow = Math.max(Math.floor(place.clientWidth / 190), 1);
+  merged.margin = { ...merged.margin, b: (id === "parallel" ? 90 : 64) + (entries > 1 ? 22 * Math.ceil(entries / perRow) : 0) };
   if (place.clientWidth < 600) merged.margin = { ...merged.margin, l: 48, r: 8 };
   Plotly.react(place, data, merged, CONFIG);
 }
@@ -108,9 +103,9 @@ function passes(row) {
   return true;
 }
 
-/** Returns the front's figure with the networks that pass the filters. */
-function filtered(figureOfFront) {
-  const data = figureOfFront.data.map((trace) => {
+/** Returns a figure with the networks that pass the filters. */
+function filtered(whole) {
+  const data = whole.data.map((trace) => {
     if (!trace.customdata) return trace;
     const kept = trace.customdata.map((id) => passes(BY_ID.get(id)));
     const pick = (list) => (Array.isArray(list) ? list.filter((_, i) => kept[i]) : list);
@@ -120,7 +115,13 @@ function filtered(figureOfFront) {
       error_x: errors(trace.error_x), error_y: errors(trace.error_y),
     };
   });
-  const chosen = state.selected && figureOfFront.data.find((t) => t.mode === "markers" && t.customdata?.includes(state.selected));
+  return { data, layout: whole.layout };
+}
+
+/** Returns the filtered front with a ring around the selected network. */
+function frontWithRing(whole) {
+  const { data, layout } = filtered(whole);
+  const chosen = state.selected && whole.data.find((t) => t.mode === "markers" && t.customdata?.includes(state.selected));
   if (chosen) {
     const i = chosen.customdata.indexOf(state.selected);
     data.push({
@@ -128,7 +129,7 @@ function filtered(figureOfFront) {
       marker: { symbol: "circle-open", size: 20, color: theme().text, line: { width: 2 } },
     });
   }
-  return { data, layout: figureOfFront.layout };
+  return { data, layout };
 }
 
 function buildFilters() {
@@ -319,7 +320,8 @@ function showTable() {
 /* The page. */
 
 function update() {
-  show("front", "front", filtered);
+  show("front", "front", frontWithRing);
+  show("parallel", `parallel-${get("study")?.value ?? 0}`, filtered);
   showDetail();
   showTable();
 }
@@ -327,7 +329,8 @@ function update() {
 function showStudies() {
   show("hypervolume", `hypervolume-${document.querySelector("input[name=axis]:checked").value}`);
   const chosen = get("study")?.value ?? 0;
-  for (const name of ["importances", "parallel", "timeline"]) show(name, `${name}-${chosen}`);
+  for (const name of ["importances", "timeline"]) show(name, `${name}-${chosen}`);
+  show("parallel", `parallel-${chosen}`, filtered);
 }
 
 function start() {
@@ -363,10 +366,12 @@ function start() {
   state.selected = first ? first.id : null;
   buildFilters();
   redraw();
-  get("front").on("plotly_click", (event) => {
-    const id = event.points[0]?.customdata;
-    if (id) select(id);
-  });
+  for (const name of ["front", "parallel"]) {
+    get(name).on?.("plotly_click", (event) => {
+      const id = event.points[0]?.customdata;
+      if (id) select(id);
+    });
+  }
   document.documentElement.dataset.ready = "true";
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from hilo_nas.report.plots.style import COLOURS, MARKS, build_figure, hover_text, study_label
+from hilo_nas.report.plots.style import COLOURS, MARKS, build_figure, faded, hover_text, study_label
 from hilo_nas.report.study_view import NetworkView, Place, StudyView, check_same_metric
 from hilo_nas.text.figures import figure
 
@@ -30,19 +30,19 @@ def plot_front(views: Sequence[StudyView]) -> go.Figure:
     """
     metric = check_same_metric(views)
     built = build_figure("Front", x="images/s", y=metric.title if not metric.is_share else f"{metric.short}, %")
-    built.update_xaxes(type="log", dtick=None)
+    built.update_xaxes(type="log", dtick="D2", tickformat=",~r")
     floor = _floor(views)
-    for i, view in enumerate(views):
-        colour = None if len(views) == 1 else COLOURS[i % len(COLOURS)]
+    for view in views:
+        colour = None if len(views) == 1 else COLOURS[view.index % len(COLOURS)]
         label = study_label(view, views)
         built.add_trace(_build_line(view, colour or MARKS[Place.FRONT].colour, label))
         for place in MARKS:
             drawn = [(j, own) for j, own in enumerate(view.networks) if own.place == place and own.is_drawable]
             if drawn:
-                built.add_trace(_build_points(view, i, place, drawn, colour, label, floor))
+                built.add_trace(_build_points(view, place, drawn, colour, label, floor))
         anchors = [(j, own) for j, own in enumerate(view.networks) if own.anchor and own.is_drawable]
         if anchors:
-            built.add_trace(_build_anchors(view, i, anchors, label, floor))
+            built.add_trace(_build_anchors(view, anchors, label, floor))
         limit = view.manifest.limits_in_force.get("images_per_s")
         if limit:
             built.add_vline(
@@ -77,7 +77,6 @@ def _build_line(view: StudyView, colour: str, label: str) -> go.Scatter:
 
 def _build_points(
     view: StudyView,
-    study: int,
     place: Place,
     drawn: Sequence[tuple[int, NetworkView]],
     colour: str | None,
@@ -87,7 +86,7 @@ def _build_points(
     mark, scale = MARKS[place], view.metric.scale
     has_bars = place not in (Place.BEATEN, Place.STOPPED, Place.INFEASIBLE) or len(drawn) <= _MOST_BARS
     colour = colour or mark.colour
-    bars = {"color": colour, "thickness": 1, "width": 0}
+    bars = {"color": faded(colour, 0.7 if place == Place.FRONT else 0.3), "thickness": 1, "width": 0}
     own = [network for _, network in drawn]
     return go.Scatter(
         x=[network.images_per_s for network in own],
@@ -99,13 +98,11 @@ def _build_points(
         name=f"{label}{place}" + " (not trained)" * (place == Place.INFEASIBLE),
         text=[hover_text(network, view) for network in own],
         hovertemplate="%{text}<extra></extra>",
-        customdata=[f"{study}:{place_in_study}" for place_in_study, _ in drawn],
+        customdata=[f"{view.index}:{place_in_study}" for place_in_study, _ in drawn],
     )
 
 
-def _build_anchors(
-    view: StudyView, study: int, anchors: Sequence[tuple[int, NetworkView]], label: str, floor: float
-) -> go.Scatter:
+def _build_anchors(view: StudyView, anchors: Sequence[tuple[int, NetworkView]], label: str, floor: float) -> go.Scatter:
     """Returns rings around the anchors, with their names."""
     return go.Scatter(
         x=[own.images_per_s for _, own in anchors],
@@ -117,7 +114,7 @@ def _build_anchors(
         textfont={"size": 11},
         hoverinfo="skip",
         name=f"{label}anchor",
-        customdata=[f"{study}:{place_in_study}" for place_in_study, _ in anchors],
+        customdata=[f"{view.index}:{place_in_study}" for place_in_study, _ in anchors],
     )
 
 

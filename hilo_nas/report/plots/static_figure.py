@@ -1,13 +1,14 @@
 """Figures as PNG and SVG files, drawn by matplotlib.
 
 plotly's own image export starts a browser. This module draws what `hilo_nas.report.plots` uses of plotly: scatter
-plots with error bars, bars, parallel axes and vertical lines. It needs the extra `plot`.
+plots with error bars, lines, bars and vertical lines. It needs the extra `plot`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -71,22 +72,23 @@ def _draw_scatter(axes: Axes, trace: Any) -> None:
     label = trace.name if trace.showlegend is not False else None
     if "lines" in trace.mode:
         style = "steps-post" if trace.line.shape == "hv" else "default"
-        axes.plot(trace.x, trace.y, drawstyle=style, color=trace.line.color, linewidth=1.6, label=label, zorder=1)
+        xs, ys = ([math.nan if value is None else value for value in values] for values in (trace.x, trace.y))
+        colour = _colour_of(trace.line.color)
+        axes.plot(xs, ys, drawstyle=style, color=colour, linewidth=0.8 * trace.line.width, label=label, zorder=1)
         return
     marker, is_filled = _SYMBOLS[trace.marker.symbol]
     colour, size = trace.marker.color, trace.marker.size * 0.75
     errors = {name: _error_of(getattr(trace, f"error_{name}")) for name in ("x", "y")}
-    axes.errorbar(
+    if any(errors.values()):
+        bar = _colour_of(trace.error_x.color or trace.error_y.color)
+        axes.errorbar(trace.x, trace.y, xerr=errors["x"], yerr=errors["y"], fmt="none", ecolor=bar, elinewidth=0.7)
+    axes.plot(
         trace.x,
         trace.y,
-        xerr=errors["x"],
-        yerr=errors["y"],
-        fmt=marker,
+        marker,
         markersize=size,
         markeredgecolor=colour,
         markerfacecolor=colour if is_filled else "none",
-        ecolor=colour,
-        elinewidth=0.7,
         alpha=trace.marker.opacity,
         label=label,
         zorder=2,
@@ -111,34 +113,6 @@ def _draw_bars(axes: Axes, trace: Any) -> None:
     axes.set_yticks(range(len(trace.y)), list(map(_plain, trace.y)))
 
 
-def _draw_parallel(axes: Axes, trace: Any) -> None:
-    from matplotlib import colormaps
-    from matplotlib.colors import Normalize
-
-    dimensions, colours = trace.dimensions, trace.line.color
-    scale = Normalize(min(colours), max(colours))
-    rows = [[_place(dimension, value) for value in dimension["values"]] for dimension in dimensions]
-    for i, colour in enumerate(colours):
-        axes.plot([row[i] for row in rows], color=colormaps["cividis"](scale(colour)), linewidth=0.8, alpha=0.7)
-    axes.set_xticks(range(len(dimensions)), [own.label for own in dimensions], rotation=30, ha="right")
-    axes.set_yticks([])
-    for i, own in enumerate(dimensions):
-        axes.axvline(i, color="0.3", linewidth=0.8)
-        shown = zip(own.tickvals, own.ticktext, strict=True) if own.tickvals is not None else _ends(own)
-        for value, text in shown:
-            axes.annotate(text, (i, _place(own, value)), (2, 0), textcoords="offset points", fontsize=6, va="center")
-
-
-def _ends(dimension: Any) -> list[tuple[float, str]]:
-    low, high = min(dimension["values"]), max(dimension["values"])
-    return [(low, f"{low:.4g}"), (high, f"{high:.4g}")]
-
-
-def _place(dimension: Any, value: float) -> float:
-    low, high = dimension.range or (min(dimension["values"]), max(dimension["values"]))
-    return (value - low) / (high - low) if high > low else 0.5
-
-
 def _draw_axes(axes: Axes, figure: go.Figure) -> None:
     layout = figure.layout
     if layout.xaxis.type == "log":
@@ -149,20 +123,42 @@ def _draw_axes(axes: Axes, figure: go.Figure) -> None:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     for shape in layout.shapes:
-        axes.axvline(shape.x0, color=shape.line.color, linestyle="--", linewidth=1)
+        style = "--" if shape.line.dash else "-"
+        axes.axvline(shape.x0, color=shape.line.color, linestyle=style, linewidth=1, zorder=0)
     for note in layout.annotations:
-        axes.annotate(note.text, (note.x, 1.0), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=7)
-    if layout.xaxis.tickformat:
+        if note.textangle:  # along a vertical line, from the top
+            place: dict[str, Any] = {
+                "xy": (note.x, 1.0),
+                "xycoords": ("data", "axes fraction"),
+                "rotation": 90,
+                "va": "top",
+            }
+        else:
+            place = {"xy": (note.x, note.y), "xytext": (2, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(note.text, fontsize=7, **place)
+    if layout.xaxis.ticktext:
+        axes.set_xticks(layout.xaxis.tickvals, layout.xaxis.ticktext, rotation=35, ha="right")
+    if layout.yaxis.visible is False:
+        axes.set_yticks([])
+    if (layout.xaxis.tickformat or "").endswith("%"):
         from matplotlib.ticker import PercentFormatter
 
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    if any(trace.type != "parcoords" for trace in figure.data):
-        axes.set_xlabel(_plain(layout.xaxis.title.text))
-        axes.set_ylabel(_plain(layout.yaxis.title.text))
+    axes.set_xlabel(_plain(layout.xaxis.title.text))
+    axes.set_ylabel(_plain(layout.yaxis.title.text))
+    if layout.xaxis.showgrid is not False:
         axes.grid(color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
-        if layout.showlegend is not False and axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=8)
+    if layout.showlegend is not False and axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=8)
+
+
+def _colour_of(text: str) -> str | tuple[float, float, float, float]:
+    """Returns a colour as matplotlib reads it, from `#0072B2`, `rgb(0, 114, 178)` or `rgba(0,114,178,0.3)`."""
+    if text.startswith("#"):
+        return text
+    red, green, blue, alpha = (*(float(part) for part in re.findall(r"[\d.]+", text)), 1.0)[:4]
+    return red / 255, green / 255, blue / 255, alpha
 
 
 def _plain(text: str | None) -> str:
@@ -170,4 +166,4 @@ def _plain(text: str | None) -> str:
     return re.sub("<[^>]*>", "", (text or "").replace("<br>", "\n"))
 
 
-_DRAWERS = {"scatter": _draw_scatter, "bar": _draw_bars, "parcoords": _draw_parallel}
+_DRAWERS = {"scatter": _draw_scatter, "bar": _draw_bars}

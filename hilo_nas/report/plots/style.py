@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from hilo_nas.report.study_view import NetworkView, Place, StudyView
-from hilo_nas.text.figures import figure, with_spread
+from hilo_nas.text.figures import figure
 
-__all__ = ["COLOURS", "MARKS", "Mark", "build_figure", "hover_text", "study_label"]
+__all__ = ["COLOURS", "MARKS", "Mark", "build_figure", "faded", "hover_text", "study_label"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
 """Colour of each study, in order."""
@@ -54,8 +54,8 @@ def build_figure(title: str, *, x: str = "", y: str = "") -> go.Figure:
         font={"family": "system-ui, -apple-system, Segoe UI, sans-serif", "size": 13},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 16, "t": 44, "b": 56},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
+        margin={"l": 64, "r": 16, "t": 44, "b": 104},
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
         hovermode="closest",
         hoverlabel={"align": "left"},
         colorway=COLOURS,
@@ -64,6 +64,12 @@ def build_figure(title: str, *, x: str = "", y: str = "") -> go.Figure:
     built.update_xaxes(title=x, **grid)
     built.update_yaxes(title=y, **grid)
     return built
+
+
+def faded(colour: str, opacity: float) -> str:
+    """Returns a colour such as `#0072B2` with an opacity from 0 to 1."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def study_label(view: StudyView, views: Sequence[StudyView]) -> str:
@@ -78,13 +84,10 @@ def hover_text(network: NetworkView, view: StudyView) -> str:
     name += f" (anchor {html.escape(network.anchor)})" if network.anchor else ""
     lines = [f"<b>{name}</b>, {network.place}"]
     if network.images_per_s is not None:
-        half = _half(network.images_per_s_low, network.images_per_s_high)
-        lines.append(f"{with_spread(network.images_per_s, half)} images/s")
+        lines.append(f"{network.speed_text} images/s")
     if network.value is not None:
-        half = _half(network.value_low, network.value_high)
-        text = with_spread(network.value, half, scale=metric.scale, decimals=metric.decimals)
         seen = f" after {network.images_seen:,} images" if network.images_seen else ""
-        lines.append(f"{metric.heading.removesuffix(' %')} {text}{' %' * metric.is_share}{seen}")
+        lines.append(f"{metric.label} {network.value_text(metric)}{' %' * metric.is_share}{seen}")
     if network.parameters:
         gmacs = figure((network.macs or 0) / 1e9, 3)
         lines.append(f"{figure(network.parameters / 1e6, 3)} M parameters, {gmacs} GMACs")
@@ -93,7 +96,3 @@ def hover_text(network: NetworkView, view: StudyView) -> str:
     if network.reason:
         lines.append(html.escape(network.reason[:120]))
     return "<br>".join(lines)
-
-
-def _half(low: float | None, high: float | None) -> float | None:
-    return None if low is None or high is None else (high - low) / 2
