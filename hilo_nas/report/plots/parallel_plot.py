@@ -38,7 +38,8 @@ class _Axis:
 def plot_parallel(view: StudyView) -> go.Figure:
     """Returns a line for each scored network of the space through its knobs, its images/s and its value.
 
-    Axes of knobs have evenly spaced choices; small offsets keep lines apart. The speed axis is logarithmic. Brighter lines have higher values.
+    The choices of a knob are evenly spaced, and small offsets keep lines apart. The speed axis is logarithmic. Brighter
+    lines have higher values.
 
     Args:
         view: The study.
