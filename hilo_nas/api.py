@@ -23,13 +23,14 @@ from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchCo
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.study.stored_study import list_studies as list_stored
+from hilo_nas.study.trial_choice import Promise, choose_trial, promises_of
 from hilo_nas.text.figures import figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hilo_nas.evaluation import Evaluator
-    from hilo_nas.export import NetworkSource, Promise, StudySource
+    from hilo_nas.export import NetworkSource, StudySource
     from hilo_nas.searching import Cost
     from hilo_nas.study.posteriors import Posteriors
 
@@ -112,8 +113,6 @@ class Study(DrawnStudy):
             NotFoundError: The study has no complete trial, or no trial meets the limits.
             UsageError: A limit is not above 0.
         """
-        from hilo_nas.export import choose_trial
-
         limits = _limits(min_images_per_s, max_latency_ms)
         return choose_trial(self, limits=limits, at_best=not limits)
 
@@ -615,7 +614,7 @@ def _choose(
     study: StoredStudy, number: int | None, at_knee: bool, limits: Mapping[str, float], weights: Path | None
 ) -> tuple[NetworkSource, list[Promise]]:
     """Returns a trial as the input of an exporter, and the probabilities that the trial meets the limits."""
-    from hilo_nas.export import choose_trial, promises_of, source_of_trial
+    from hilo_nas.export import source_of_trial
 
     record = choose_trial(study, number=number, limits=limits, at_knee=at_knee)
     promises = promises_of(study.manifest, record, limits)

@@ -35,6 +35,8 @@ _SUMMARIES = {
     "remeasure": "Time the front of a study again, here or on another device.",
     "status": "Show the progress of a study, or list all studies.",
     "front": "Show the front of a study.",
+    "show": "Show one network in full.",
+    "compare": "Compare trials of a study, or two studies.",
     "report": "Write a report of studies as one HTML file.",
     "export": "Write files for a trainer, a runtime or a tool.",
     "space": "List, show and check search spaces.",

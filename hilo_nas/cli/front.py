@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from hilo_nas.arch.config import describe_arch
 from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.differences import print_differences
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import confirm_command, remeasure_command, resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
@@ -28,40 +29,63 @@ from hilo_nas.study.posteriors import Posteriors, PredictedNetwork
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.trial_choice import Recommendation, recommend
+from hilo_nas.study.trial_differences import TrialDifference, compare_trials, nearest_trials
 from hilo_nas.text.commands import command, setting_words
 from hilo_nas.text.figures import figure, is_wide, probability_text
 from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["EXAMPLES", "HELP", "print_front", "run"]
 
+_MOST_NEAR = 8
+"""Number of rows of `--near`."""
+
 HELP = """Show the front of a study: speeds and scores with their intervals. Without STUDY, list all studies.
 
-With --predicted, networks follow that were not trained, with predicted speeds and
-scores. --min-images-per-s shows the predicted networks of at least this speed."""
+With limits, recommend the most accurate network that meets them, and state how sure
+that is. With --min-score, recommend the fastest. With --predicted, networks follow that
+were not trained, with predicted speeds and scores."""
 
 EXAMPLES = """Examples:
 hilo-nas front my-gpu --format csv > front.csv
+hilo-nas front my-gpu --min-images-per-s 900
+hilo-nas front my-gpu --near 4
 hilo-nas front my-gpu --predicted --min-images-per-s 900"""
 
 
 def run(
     study: OptionalStudy = None,
-    predicted: Annotated[bool, typer.Option("--predicted", help="Add networks that were not trained.")] = False,
-    min_images_per_s: Annotated[
-        float | None, typer.Option(min=0, help="Minimum speed of predicted networks.", show_default=False)
+    min_images_per_s: Annotated[float | None, typer.Option(help="Recommend a network of at least this speed.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Recommend a network with at most this 95th percentile in milliseconds.")
     ] = None,
+    max_memory_mib: Annotated[
+        float | None, typer.Option(help="Recommend a network with at most this peak memory in MiB.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Recommend the fastest network with at least this score, as in the table.")
+    ] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="Recommend the network at the knee of the front.")] = False,
+    near: Annotated[
+        int | None, typer.Option(metavar="TRIAL", help="Show the networks that are nearest in speed and score.")
+    ] = None,
+    predicted: Annotated[bool, typer.Option("--predicted", help="Add networks that were not trained.")] = False,
     output: Output = Format.table,
 ) -> None:
     """Prints the front of a study, or a row for each study."""
-    if min_images_per_s is not None and not predicted:
-        raise UsageError("--min-images-per-s needs --predicted. For trained networks, use: hilo-nas export STUDY")
-    if predicted and (study is None or output is Format.csv):
-        raise UsageError("--predicted needs a study, and the format table or json")
+    limits = {"images_per_s": min_images_per_s, "latency_ms": max_latency_ms, "memory_mib": max_memory_mib}
+    asked = {name: bound for name, bound in limits.items() if bound is not None}
+    wish = _Wish(limits=asked, min_score=min_score, at_knee=knee, near=near)
+    if (predicted or wish.is_given) and (study is None or output is Format.csv):
+        raise UsageError("a choice and --predicted need a study, and the format table or json")
+    if knee and (asked or min_score is not None):
+        raise UsageError("give either --knee or limits")
     if study is None:
         print_studies(output, build_console())
         return
     opened = open_study(study)
     found = _forecast(study) if predicted else None
+    recommended = wish.recommend(opened)
     if output is Format.csv:
         echo(render_front(opened.front(), ties=True), nl=False)
     elif output is Format.json:
@@ -69,12 +93,54 @@ def run(
         if predicted:
             rows = _predicted_rows(found, min_images_per_s)
             content |= {"predicted": to_plain(tuple(rows)), "outlook": to_plain(found.outlook if found else ())}
+        if recommended is not None:
+            content["recommended"] = {
+                "trial": recommended.record.number,
+                "best_probabilities": {str(number): p for number, p in recommended.best_probabilities.items()},
+                "sentences": recommended.sentences(),
+            }
+        if near is not None:
+            content["near"] = [dataclasses.asdict(row) for row in _near(opened, near)]
         echo_content(content, output)
     else:
         console = build_console()
-        print_front(opened, console)
+        if near is None:
+            print_front(opened, console)
+        else:
+            metric = metric_named(opened.manifest.plan.score_metric)
+            print_differences(_near(opened, near), near, metric, console)
+        for sentence in recommended.sentences() if recommended else ():
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if predicted:
             _print_predicted(opened, found, min_images_per_s, console)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What the user asks of a network."""
+
+    limits: Mapping[str, float]
+    min_score: float | None
+    at_knee: bool
+    near: int | None
+
+    @property
+    def is_given(self) -> bool:
+        return bool(self.limits) or self.min_score is not None or self.at_knee or self.near is not None
+
+    def recommend(self, study: StoredStudy) -> Recommendation | None:
+        """Returns the network that meets the wish. None if no limit, score or knee is given."""
+        if not (self.limits or self.min_score is not None or self.at_knee):
+            return None
+        scale = metric_named(study.manifest.plan.score_metric).scale
+        min_value = None if self.min_score is None else self.min_score / scale
+        return recommend(study, limits=self.limits, min_value=min_value, at_knee=self.at_knee)
+
+
+def _near(study: StoredStudy, number: int) -> list[TrialDifference]:
+    front = study.front()
+    numbers = nearest_trials(front, number, at_most=_MOST_NEAR)
+    return compare_trials(front, study.manifest.space, number, numbers)
 
 
 def _forecast(study: str) -> Posteriors | None:

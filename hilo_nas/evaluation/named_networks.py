@@ -10,6 +10,7 @@ from typing import Any
 from hilo_nas.arch.config import PRESETS, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.text.trial_names import parse_trial
 
 __all__ = ["NamedNetwork", "find_network"]
 
@@ -54,13 +55,12 @@ def find_network(name: str) -> NamedNetwork:
 
 
 def _find_network(name: str) -> NamedNetwork:
-    head, colon, tail = name.rpartition(":")
     if name in PRESETS:
         return NamedNetwork(name=name, subject={"arch": PRESETS[name].to_dict()})
     if name.startswith("timm:"):
         return NamedNetwork(name=name, subject={"timm": name.removeprefix("timm:")})
-    if colon and tail.isdigit():
-        return _find_trial(name, open_study(head), int(tail))
+    if (trial := parse_trial(name)) is not None:
+        return _find_trial(name, open_study(trial[0]), trial[1])
     if name.endswith((".yaml", ".yml")):
         return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
     raise UsageError(

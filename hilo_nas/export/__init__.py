@@ -10,7 +10,6 @@ from hilo_nas.export.source import (
     source_of_study,
     source_of_trial,
 )
-from hilo_nas.export.trial_choice import Promise, choose_trial, promises_of
 
 __all__ = [
     "EXPORTERS",
@@ -18,14 +17,11 @@ __all__ = [
     "Exporter",
     "NetworkSource",
     "Preprocessing",
-    "Promise",
     "StudySource",
     "check_options",
-    "choose_trial",
     "export",
     "find_exporter",
     "load_source",
-    "promises_of",
     "register_exporter",
     "source_of_study",
     "source_of_trial",

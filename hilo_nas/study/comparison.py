@@ -103,6 +103,15 @@ class Point:
             return self.believed.standard_error
         return math.hypot(self.error_of_images, noise / math.sqrt(self.seeds))
 
+    def probability_at_least(self, value: float, noise: float) -> float:
+        """Returns the probability that the network's value is at least `value`.
+
+        Args:
+            value: The value to reach.
+            noise: Standard deviation of a value between training seeds.
+        """
+        return normal_above_zero(self.likely_value - value, self.value_error(noise))
+
     def dominates(self, other: Point) -> bool:
         """Returns True if this network is at least as good in measured speed and value, and better in one of them."""
         return (

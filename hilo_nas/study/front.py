@@ -119,6 +119,11 @@ class Front:
         return f"Front(trials {', '.join(str(m.number) for m in self.members) or 'none'} of {len(self.by_number)})"
 
     @property
+    def points(self) -> Mapping[int, Point]:
+        """Speeds and values with their errors by trial number, for complete, trained and timed trials."""
+        return self._points
+
+    @property
     def records(self) -> tuple[TrialRecord, ...]:
         """All records of the study, sorted by number."""
         return tuple(self.by_number.values())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hilo_nas.study.comparison import BETWEEN_TIMINGS, SURE, Point
 
-__all__ = ["find_rivals", "simulate_fronts"]
+__all__ = ["find_rivals", "simulate_best", "simulate_fronts"]
 
 _DRAWS_AT_ONCE = 100
 """Number of draws per batch. A batch takes 1 MB of memory per 600 networks."""
@@ -88,6 +88,46 @@ def simulate_fronts(
             random.normal(speeds, speed_errors, shape) + shared[:, cohorts], random.normal(values, errors, shape)
         )
     return wins | dict(zip((point.number for point in drawn), (count / draws).tolist(), strict=True))
+
+
+def simulate_best(
+    candidates: Sequence[Point],
+    chances: Mapping[int, float],
+    *,
+    noise: float,
+    by_speed: bool = False,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Mapping[int, float]:
+    """Returns the share of draws in which each network is the best that meets some limits, by trial number.
+
+    Each draw samples which networks meet the limits, and their values or speeds, all independently. The shares sum to
+    less than 1 if no network meets the limits in some draws. The highest share comes first, and networks that are never
+    the best are left out.
+
+    Args:
+        candidates: All networks that can be chosen, in any order.
+        chances: Probability of each network that it meets the limits, by trial number.
+        noise: Standard deviation of a value between training seeds.
+        by_speed: True if the fastest is the best, False if the one with the highest value is.
+        draws: Number of draws.
+        seed: Seed of the draws.
+    """
+    random = np.random.default_rng(seed)
+    points = sorted(candidates, key=lambda point: point.number)
+    if not points:
+        return {}
+    if by_speed:
+        means, errors = np.log([own.images_per_s for own in points]), [own.speed_error for own in points]
+    else:
+        means = np.array([own.likely_value for own in points])
+        errors = [own.value_error(noise) for own in points]
+    shape = draws, len(points)
+    meets = random.random(shape) < [chances[own.number] for own in points]
+    drawn = np.where(meets, random.normal(means, errors, shape), -np.inf)
+    best = drawn.argmax(axis=1)[meets.any(axis=1)]
+    shares = {points[i].number: count / draws for i, count in Counter(best.tolist()).items()}
+    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _can_be_on_front(scored: Sequence[Point], members: Sequence[Point], noise: float) -> NDArray[np.bool_]:

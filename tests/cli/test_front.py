@@ -364,3 +364,52 @@ def test_the_front_shows_the_latency_that_is_limited(capsys, studies, limits, sh
     if shown:
         row = next(line for line in lines if line.split()[:1] == ["4"])
         assert row[: lines[2].index("p95 ms") + 6].split()[-1] == "35.2"
+
+
+def test_limits_recommend_the_most_accurate_network(capsys):
+    assert main(["front", "demo", "--min-images-per-s", "850"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "trial 3 is recommended: the best score among the networks that meet images_per_s >= 850" in text
+    assert "trial 3 meets images_per_s >= 850 with more than 99%" in text
+    assert "truly the best of them with a probability of" in text
+
+
+def test_a_score_recommends_the_fastest_network_in_the_unit_of_the_table(capsys):
+    assert main(["front", "demo", "--min-score", "65", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["recommended"]
+    assert found["trial"] == 3
+    assert "top-1 >= 65.0 %" in found["sentences"][0]
+
+
+def test_the_knee_is_recommended(capsys):
+    assert main(["front", "demo", "--knee"]) == 0
+    assert "trial 3 is recommended: the knee" in capsys.readouterr().out
+
+
+def test_the_neighbours_of_a_trial_are_shown(capsys):
+    assert main(["front", "demo", "--near", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "compared with trial 3" in text
+    assert "0.994x" in text  # trial 7
+    assert main(["front", "demo", "--near", "3", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["near"][0]["number"] == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--knee", "--min-score", "50"], "either --knee or limits"),
+        (["--min-images-per-s", "900", "--format", "csv"], "table or json"),
+        (["--min-images-per-s", "-1"], "above 0"),
+        (["--max-latency-ms", "0.001"], "no trial of study demo meets"),
+        (["--near", "5"], "trial 5 is infeasible"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_a_usage_error(words, part, capsys):
+    assert main(["front", "demo", *words]) == 2
+    assert part in capsys.readouterr().err
+
+
+def test_a_choice_needs_a_study(capsys):
+    assert main(["front", "--knee"]) == 2
+    assert "need a study" in capsys.readouterr().err

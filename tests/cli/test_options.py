@@ -28,12 +28,14 @@ OTHER_MEANINGS = {
     "--study": {"remeasure"},  # the study to be made
     "--device": {"remeasure"},  # another one than the study's
     "--batch-size": {"export"},  # of a training
-    "--img-size": {"export", "data show", "data check"},  # of an architecture; of the images shown
+    "--img-size": {"export", "show", "data show", "data check"},  # of an architecture; of the images shown
     "--output": {"export", "report", "data show"},  # which says what is written
     "-o": {"export", "report", "data show"},
     "--force": {"export", "report", "data show", "data write"},  # which says what is replaced
     "--min-images-per-s": {"export", "front"},  # what chooses the trial, or predicted networks
-    "--max-latency-ms": {"export"},
+    "--max-latency-ms": {"export", "front"},
+    "--max-memory-mib": {"front"},
+    "--knee": {"front"},  # a recommendation
 }
 """Commands in which an option's help says more than elsewhere; each of `bench` says what its own figures are of."""
 
