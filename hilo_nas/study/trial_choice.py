@@ -144,7 +144,7 @@ def promises_of(manifest: Manifest, record: TrialRecord, limits: Mapping[str, fl
     in_force = {**manifest.limits_in_force, **(limits or {})}
     return [
         Promise(
-            text=f"trial {record.number} meets {limit_text(name, in_force[name])} with {probability_text(chance)}",
+            text=f"trial {record.number} meets {limit_text(name, in_force[name])} {_likely(chance)}",
             is_sure=chance >= KEPT_SURELY,
         )
         for name, chance in measured_chances(in_force, record.measurements).items()
@@ -211,7 +211,7 @@ def recommend(
     if min_value is not None:
         chance = front.points[record.number].probability_at_least(min_value, front.seed_noise)
         texts.append(f"{metric.label} >= {metric.text(min_value)}")
-        text = f"trial {record.number} meets {texts[-1]} with {probability_text(chance)}"
+        text = f"trial {record.number} meets {texts[-1]} {_likely(chance)}"
         promises.append(Promise(text=text, is_sure=chance >= KEPT_SURELY))
     asked, is_sure = " and ".join(texts), all(promise.is_sure for promise in promises)
     best = "the best score" if min_value is None else "the highest speed"
@@ -222,6 +222,10 @@ def recommend(
     candidates = [front.points[own.number] for own in front.candidates]
     probabilities = simulate_best(candidates, chances, noise=front.seed_noise, by_speed=min_value is not None)
     return Recommendation(record=record, rule=rule, promises=tuple(promises), best_probabilities=probabilities)
+
+
+def _likely(chance: float) -> str:
+    return f"with a probability of {probability_text(chance)}"
 
 
 def _speed(record: TrialRecord) -> float:

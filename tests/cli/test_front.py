@@ -370,7 +370,7 @@ def test_limits_recommend_the_most_accurate_network(capsys):
     assert main(["front", "demo", "--min-images-per-s", "850"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "trial 3 is recommended: the best score among the networks that meet images_per_s >= 850" in text
-    assert "trial 3 meets images_per_s >= 850 with more than 99%" in text
+    assert "trial 3 meets images_per_s >= 850 with a probability of more than 99%" in text
     assert "truly the best of them with a probability of" in text
 
 

@@ -151,6 +151,9 @@ def read(run, random, folder):
         ["front", folder.name],
         ["front", folder.name, "--format", "json"],
         ["front", folder.name, "--format", "csv"],
+        ["front", folder.name, "--knee"],
+        ["show", f"{folder.name}:0"],
+        ["report", folder.name, "-o", f"report-{random.random()}.html"],
         ["export", folder.name, "--knee", "--format", "timm", "-o", f"out-{random.random()}"],
     ]
     code = run(*random.choice(ways))
@@ -160,7 +163,7 @@ def read(run, random, folder):
 
 def test_a_study_that_is_whole_is_read_in_every_way(run, tmp_path):
     random = Random(0)
-    for _ in range(30):  # of 5 ways and 3 studies; what the others find is then the damage
+    for _ in range(30):  # of 8 ways and 3 studies; what the others find is then the damage
         assert read(run, random, study_for(random, tmp_path / "studies" / "s")) == 0
 
 

@@ -93,6 +93,7 @@ READING = [
     ["front"],
     ["front", "--format", "csv"],
     ["front", "--format", "json"],
+    ["front", "--knee"],
     ["export", "--trial", "99", "-o", "out"],
     ["search", "--study"],
     ["search", "--dry-run", "--study"],

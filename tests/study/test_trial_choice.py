@@ -70,15 +70,15 @@ def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):
     sure, unsure = (
         promises_of(fresh(study).manifest, study.record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
     )
-    assert (sure.text, sure.is_sure) == ("trial 4 meets images_per_s >= 900 with more than 99%", True)
-    assert (unsure.text, unsure.is_sure) == ("trial 4 meets images_per_s >= 1000 with 50%", False)
+    assert (sure.text, sure.is_sure) == ("trial 4 meets images_per_s >= 900 with a probability of more than 99%", True)
+    assert (unsure.text, unsure.is_sure) == ("trial 4 meets images_per_s >= 1000 with a probability of 50%", False)
     assert promises_of(fresh(study).manifest, study.record(4)) == []
 
 
 def test_a_limit_of_the_study_is_promised_without_being_asked_for(study):
     manifest = dataclasses.replace(fresh(study).manifest, limits={"latency_ms": 36.0})
     (promise,) = promises_of(manifest, study.record(4))
-    assert promise.text.startswith("trial 4 meets latency_ms <= 36 with ")
+    assert promise.text.startswith("trial 4 meets latency_ms <= 36 with a probability of ")
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan")])
@@ -145,7 +145,7 @@ def test_a_recommendation_states_its_rule_and_its_uncertainty(tmp_path):
     assert 0.5 < found.best_probabilities[0] < 0.75
     rule, promise, best = found.sentences()
     assert rule.startswith("trial 0 is recommended: the best score among the networks that meet images_per_s >= 500")
-    assert promise == "trial 0 meets images_per_s >= 500 with more than 99%"
+    assert promise == "trial 0 meets images_per_s >= 500 with a probability of more than 99%"
     assert "trial 1 " in best
 
 
@@ -153,13 +153,13 @@ def test_a_recommendation_that_is_not_sure_warns(study):
     found = recommend(study, limits={"images_per_s": 1000.0})
     assert found.record.number == 4
     assert found.sentences()[0].startswith("trial 4 is recommended: no network meets images_per_s >= 1000")
-    assert found.sentences()[1].startswith("warning: trial 4 meets images_per_s >= 1000 with 50% only")
+    assert found.sentences()[1].startswith("warning: trial 4 meets images_per_s >= 1000 with a probability of 50% only")
 
 
 def test_a_recommendation_by_score_counts_the_error_of_the_score(study):
     found = recommend(study, min_value=0.745)
     assert found.record.number == 2
-    assert found.promises[0].text == "trial 2 meets top-1 >= 74.5 % with more than 99%"
+    assert found.promises[0].text == "trial 2 meets top-1 >= 74.5 % with a probability of more than 99%"
     assert found.best_probabilities[3] > 0.5  # trial 3 is faster, and its 75 % may be true
 
 
