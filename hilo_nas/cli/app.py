@@ -40,6 +40,7 @@ _SUMMARIES = {
     "report": "Write a report of studies as one HTML file.",
     "export": "Write files for a trainer, a runtime or a tool.",
     "space": "List, show and check search spaces.",
+    "doctor": "Check this machine for what makes timings unreliable.",
     "bench": "Run benchmarks on this machine.",
     "proxy": "Check how well a proxy ranks networks.",
     "data": "Show, check and write images as a search reads them.",

@@ -1,0 +1,182 @@
+"""Properties of the host: cores, CPU limits, memory, load, disks and optional libraries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hilo_nas.bench.doctor.finding import Finding
+from hilo_nas.data import default_cache_dir
+from hilo_nas.study.stored_study import studies_folder
+from hilo_nas.timing.advice import count_cores, read_cpu_flags
+from hilo_nas.timing.cpu import CpuWatch
+from hilo_nas.versions import versions
+
+__all__ = ["check_host"]
+
+_GIB = 2**30
+_WATCH_S = 2.0
+_BUSY_CORES = 0.2
+"""Load of other processes, in cores, above which a timing is disturbed."""
+_FEWEST_GIB = 5.0
+"""Free space below which decoded images and checkpoints of a search may not fit."""
+_NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "gpfs", "beegfs", "9p", "afs")
+_EXTRAS = {
+    "onnx": ("onnxruntime", "ONNX files and --runtime onnxruntime"),
+    "openvino": ("openvino", "--runtime openvino"),
+    "plot": ("matplotlib", "plots as PNG files"),
+    "hfds": ("datasets", "--data hfds/NAME"),
+    "nvml": ("pynvml", "clocks and other processes of a GPU"),
+}
+"""Module and purpose of each extra of this package."""
+
+
+def check_host(*, root: Path = Path("/"), sleep: Callable[[float], None] = time.sleep) -> list[Finding]:
+    """Returns the properties of this host. Watches the load for two seconds.
+
+    Args:
+        root: Folder that contains proc and sys.
+        sleep: Function that waits for a number of seconds.
+    """
+    return [
+        _check_versions(),
+        _check_cores(root),
+        _check_memory(root),
+        _check_load(root, sleep),
+        *_check_disks(root),
+        _check_libraries(),
+    ]
+
+
+def _check_versions() -> Finding:
+    own = versions()
+    return Finding(
+        name="system",
+        text=f"{platform.system()} {platform.release()}, " + ", ".join(f"{name} {own[name]}" for name in own),
+        problem=None if platform.system() == "Linux" else f"hilo-nas was not tried on {platform.system()}",
+        advice=None if platform.system() == "Linux" else "report what fails, with the output of this command",
+    )
+
+
+def _check_cores(root: Path) -> Finding:
+    cores, host, limit = count_cores(), os.cpu_count() or 1, _cpu_limit(root)
+    flags = read_cpu_flags() or set()
+    known = [name for name in ("avx2", "avx512f", "amx_bf16", "avx512_bf16", "avx512_fp16", "asimd") if name in flags]
+    text = f"{cores} of {host} cores" + (f", {', '.join(known)}" if known else "")
+    if limit is not None and limit < cores:
+        return Finding(
+            name="cores",
+            text=f"{text}, limited to {limit:.3g} cores by the container",
+            problem="a CPU limit pauses all threads when they have used their share, so timings jump",
+            advice=f"use --set timing.threads={max(int(limit), 1)}, or give the container whole cores (cpuset)",
+        )
+    return Finding(name="cores", text=text)
+
+
+def _cpu_limit(root: Path) -> float | None:
+    """Returns the cores that the control group of this process may use, or None without a limit."""
+    files = {root / "sys/fs/cgroup/cpu.max": None, root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "cpu.cfs_period_us"}
+    for path, period_name in files.items():
+        try:
+            words = path.read_text().split()
+            period = float(words[1] if period_name is None else (path.parent / period_name).read_text())
+            if words[0] != "max" and float(words[0]) > 0:
+                return float(words[0]) / period
+        except (OSError, ValueError, IndexError):
+            continue
+    return None
+
+
+def _check_memory(root: Path) -> Finding:
+    sizes = {}
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            sizes[name] = float(rest.split()[0]) * 1024
+        return Finding(
+            name="memory",
+            text=f"{sizes['MemTotal'] / _GIB:.1f} GiB, of which {sizes['MemAvailable'] / _GIB:.1f} GiB are available",
+        )
+    except (OSError, ValueError, IndexError, KeyError):
+        return Finding(name="memory", text="unknown")
+
+
+def _check_load(root: Path, sleep: Callable[[float], None]) -> Finding:
+    watch = CpuWatch(root=root)
+    sleep(_WATCH_S)
+    seen = watch.read()
+    if not seen:
+        return Finding(name="load", text="unknown: this system does not count the CPU time of other processes")
+    others, steal, throttled = (seen[name] for name in ("others_cores", "steal_cores", "throttled_cores"))
+    text = f"other processes use {others:.1f} of {seen['cores']} cores"
+    if seen["with"]:
+        text += f" ({', '.join('{name} {pid}: {cores}'.format(**own) for own in seen['with'])})"
+    if steal >= _BUSY_CORES / 2:
+        return Finding(
+            name="load",
+            text=f"{text}; the host withholds {steal:.1f} cores",
+            problem="other virtual machines use these cores",
+            advice="use a machine with dedicated cores, or repeat timings at another time",
+        )
+    if others >= _BUSY_CORES or throttled >= _BUSY_CORES / 2:
+        return Finding(
+            name="load",
+            text=text,
+            problem="other work disturbs timings: a search reports them as bursty or contended",
+            advice="end the other work, or time again later with `hilo-nas remeasure STUDY`",
+        )
+    return Finding(name="load", text=text)
+
+
+def _check_disks(root: Path) -> list[Finding]:
+    found = []
+    for name, folder in (("studies", studies_folder()), ("cache", default_cache_dir())):
+        place = folder.absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        free, kind = shutil.disk_usage(place).free / _GIB, _file_system(place, root)
+        text = f"{folder}: {free:.1f} GiB free" + (f", {kind}" if kind else "")
+        problem = advice = None
+        if not os.access(place, os.W_OK):
+            problem, advice = f"{place} is not writable", "choose another folder: $HILO_NAS_STUDIES_DIR, data.cache_dir"
+        elif free < _FEWEST_GIB:
+            problem = f"less than {_FEWEST_GIB:.0f} GiB are free"
+            advice = "clear cached images: hilo-nas cache clear"
+        elif kind in _NETWORK_FILE_SYSTEMS:
+            problem = "locks of a network file system may not hold between machines"
+            advice = "do not run two searches in one study from different machines"
+        found.append(Finding(name=name, text=text, problem=problem, advice=advice))
+    return found
+
+
+def _file_system(place: Path, root: Path) -> str | None:
+    """Returns the type of the file system of a folder, or None if it is unknown."""
+    best, kind = "", None
+    try:
+        lines = (root / "proc/mounts").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        if len(words) > 2:
+            mount = words[1].encode().decode("unicode_escape")
+            if len(mount) >= len(best) and (place == Path(mount) or Path(mount) in place.parents):
+                best, kind = mount, words[2]
+    return kind
+
+
+def _check_libraries() -> Finding:
+    present, missing = [], []
+    for extra, (module, purpose) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            missing.append(f"hilo-nas[{extra}] for {purpose}")
+        else:
+            present.append(module)
+    text = ", ".join(present) or "none"
+    return Finding(name="extras", text=text + (f"; not installed: {'; '.join(missing)}" if missing else ""))
