@@ -77,7 +77,7 @@ UNTIL = ("--until-trials 100", "--until-trials 20")
 REAL = ("official", "training")
 """Commands that build networks and take seconds."""
 WITHOUT_EVALUATOR = ("samplers", "training")
-TIMING = ("measure", "official", "releases", "samplers", "training")
+TIMING = ("doctor", "measure", "official", "releases", "samplers", "training")
 """Commands that time and write no study, besides those of `bench`."""
 
 
@@ -182,7 +182,8 @@ def test_every_command_runs(home, command):
         arguments += LESS.get(name, "").split()
     if name == "export":
         shutil.rmtree(arguments[-1], ignore_errors=True)  # what the other commands read; an export replaces nothing
-    is_new = not arguments[0 if is_benchmark else 1].startswith("--")  # it names a space, and so makes the study
+    own = arguments if is_benchmark else arguments[1:]
+    is_new = bool(own) and not own[0].startswith("--")  # it names a space, and so makes the study
     if "--study" in arguments and is_new:
         shutil.rmtree(home / "studies" / arguments[arguments.index("--study") + 1], ignore_errors=True)
     has_studies = name in WORKING
