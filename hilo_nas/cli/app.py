@@ -39,7 +39,7 @@ _SUMMARIES = {
     "compare": "Compare trials of a study, or two studies.",
     "report": "Write a report of studies as one HTML file.",
     "export": "Write files for a trainer, a runtime or a tool.",
-    "space": "List, show and check search spaces.",
+    "space": "List, show, check and write search spaces.",
     "doctor": "Check this machine for what makes timings unreliable.",
     "bench": "Run benchmarks on this machine.",
     "proxy": "Check how well a proxy ranks networks.",

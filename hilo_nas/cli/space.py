@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,18 +11,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from hilo_nas.cli.apps import App
-from hilo_nas.cli.console import build_console
+from hilo_nas.cli.completion import complete_space
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output, SpaceArgument
 from hilo_nas.cli.settings import help_of
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import StorageError, UsageError
 from hilo_nas.measurement.intervals import Z95
-from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
+from hilo_nas.space import LIMITS, SearchSpace, count_space, find_space, list_shipped, load_space, report_dead_knobs
+from hilo_nas.text.commands import command
 from hilo_nas.text.figures import share_text
 
 __all__ = ["app"]
 
-app = App(help="List, show and check search spaces.")
+app = App(help="List, show, check and write search spaces.")
 
 ImgSize = Annotated[int | None, typer.Option(help=help_of("timing.img_size"))]
 ProxyImgSize = Annotated[int | None, typer.Option(help=help_of("proxy.img_size"))]
@@ -78,6 +81,31 @@ def show(
     for anchor in found.anchors:
         console.print(f"  anchor:       {anchor.name}{' (outside the space)' if anchor.outside else ''}")
     _print_report(report, console, has_limits=bool(found.limits))
+
+
+@app.command(
+    short_help="Write a space file to edit.", epilog="Example: hilo-nas space init my_space.yaml --from litv2_imagenet"
+)
+def init(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file to write.")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="SPACE", help="Space to copy.", autocompletion=complete_space)
+    ] = "litv2_cifar",
+) -> None:
+    """Write a space file to edit: a copy of a shipped space or of another file.
+
+    An existing file is never replaced.
+    """
+    text = find_space(source).read_text(encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists already. Choose another file.") from error
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}. Choose another folder.") from error
+    echo(f"wrote {path}, a copy of {source}")
+    echo(f"Edit it, then check it: {command('space', 'check', path)}")
 
 
 @app.command(short_help="Check a space file and list all faults.", epilog="Example: hilo-nas space check my_space.yaml")
