@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from hilo_nas.cli.console import build_console
+from hilo_nas.cli.live_view import LiveView
 from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
     CalibrationChanged,
-    CalibrationStarted,
     CohortTimed,
     ConfirmationForeseen,
     CostForeseen,
-    DataPrepared,
     DataRead,
     DeviceAwaited,
     Event,
-    FrontChanged,
     LimitsForeseen,
-    NetworkPrepared,
     NetworksTimed,
     Notice,
     OtherProxyScored,
-    RoundTimed,
-    RungReached,
     SearchStarted,
     SeedScored,
-    TrainingProgressed,
     TrialFinished,
-    TrialStarted,
 )
-from hilo_nas.proxy.kinds import DEFAULT_PROXY, metric_named
+from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study.states import TrialState
 from hilo_nas.text.durations import duration
 from hilo_nas.text.figures import figure
@@ -63,7 +52,7 @@ def build_display(console: Console) -> Iterator[Display]:
     if not console.is_terminal:
         yield _Lines(console)
         return
-    display = _LiveDisplay(console)
+    display = LiveView(console, _line)
     with Live(console=console, get_renderable=display.render, refresh_per_second=4, transient=True):
         yield display
 
@@ -174,94 +163,3 @@ def _limit_estimate(event: LimitsForeseen) -> str:
         f"measured {seen}. It is unlikely that a network meets it. Loosen the limit, or search a space with smaller "
         "networks."
     )
-
-
-def _name(event: TrialStarted) -> str:
-    """Returns the label of the running network.
-
-    The label is its number of parameters, such as `5.20 M params`, or its key if `params_m` is None.
-    """
-    return event.key if event.params_m is None else f"{event.params_m:.2f} M params"
-
-
-class _LiveDisplay:
-    """Live display of trials, remaining time, current phase and current front."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._measured = self._total = self._done_before = self._stopped = 0
-        self._started = self._finished = time.monotonic()
-        self._trial: TrialStarted | None = None
-        self._phase = "starting"
-        self._share: float | None = None
-        self._points: tuple[tuple[float, float], ...] = ()
-        self._metric = DEFAULT_PROXY.metrics[0]
-
-    def __call__(self, event: Event) -> None:
-        text = _line(event)
-        if text:
-            self._console.print(text, markup=True)
-        if isinstance(event, SearchStarted):
-            self._measured, self._total, self._done_before = event.done, event.total, event.done
-            self._stopped = event.stopped
-            self._started = self._finished = time.monotonic()
-            self._metric = metric_named(event.metric)
-        elif isinstance(event, TrialStarted):
-            self._trial, self._phase, self._share = event, "building", None
-        elif isinstance(event, TrialFinished):
-            self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
-            self._stopped += event.state == TrialState.STOPPED
-        elif isinstance(event, FrontChanged):
-            self._points = event.points
-        elif isinstance(event, CalibrationStarted):
-            self._phase, self._share = f"timing the reference at {event.condition}", None
-        elif isinstance(event, DataPrepared):
-            self._phase = f"decoding images: {event.done:,}"
-            self._share = event.done / event.total if event.total else None
-        elif isinstance(event, NetworkPrepared):
-            self._phase, self._share = f"preparing {event.done} of {event.total} networks", event.done / event.total
-        elif isinstance(event, DeviceAwaited):
-            self._phase, self._share = f"waiting for {event.device}", None
-        elif isinstance(event, RoundTimed):
-            self._phase = f"timing: {event.images_per_s:,.0f} images/s"
-            self._share = event.round / event.rounds
-        elif isinstance(event, TrainingProgressed):
-            details = f", loss {event.loss:.3f}" if event.loss is not None else ""
-            details += f", score {figure(event.score)}" if event.score is not None else ""
-            self._phase = f"training: {event.images_seen:,} images{details}"
-            self._share = min(event.images_seen / event.images_total, 1.0)
-        elif isinstance(event, RungReached):
-            metric = metric_named(event.metric)
-            after = f" after {event.images_seen:,} images" if metric.is_share else ""
-            self._phase = f"scored{after}: {metric.text(event.value)}"
-            self._share = None
-
-    def render(self) -> RenderableType:
-        """Returns the current content of the display."""
-        rows: list[RenderableType] = []
-        if self._total:
-            grid = Table.grid(padding=(0, 1))
-            bar = ProgressBar(total=self._total, completed=self._measured, width=30)
-            stopped = f"({self._stopped} stopped)" if self._stopped else ""
-            grid.add_row("trials", bar, f"{self._measured}/{self._total}", stopped, self._time_left())
-            rows.append(grid)
-        prefix = f"trial {self._trial.number} ({_name(self._trial)}): " if self._trial else ""
-        grid = Table.grid(padding=(0, 1))
-        if self._share is None:
-            grid.add_row(Text(prefix + self._phase))
-        else:
-            grid.add_row(Text(prefix + self._phase), ProgressBar(total=1.0, completed=self._share, width=20))
-        rows.append(grid)
-        if self._points:
-            rows.append(Text(f"front: {self._front()}", overflow="ellipsis", no_wrap=True))
-        return Group(*rows)
-
-    def _time_left(self) -> str:
-        done = self._measured - self._done_before
-        if not done:
-            return ""
-        expected = (self._finished - self._started) / done * (self._total - self._measured)
-        return f"about {duration(max(expected - (time.monotonic() - self._finished), 0))} left"
-
-    def _front(self) -> str:
-        return "   ".join(f"{figure(speed)}/s {self._metric.text(score)}" for speed, score in reversed(self._points))

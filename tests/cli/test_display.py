@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from hilo_nas.cli.display import build_display
+from hilo_nas.cli.live_view import LiveView
 from hilo_nas.events import (
     CalibrationStarted,
     CohortTimed,
@@ -147,7 +148,7 @@ def test_a_terminal_sees_the_phase_under_way():
         "waiting for the CPU: study a",
         "trial 1 (1.25 M params): building",
         "trial 1 (1.25 M params): timing: 1,234 images/s",
-        "trial 1 (1.25 M params): training: 1,000 images, loss 0.500",
+        "trial 1 (1.25 M params): training: 1,000 of 2,000 images, loss 0.500",
         "preparing 2 of 9 networks",
         "9 networks timed side by side at cpu-b1 in 14 s: steady",
         "front: 900/s 50.0 %   1000/s 40.0 %",
@@ -198,3 +199,56 @@ def test_a_score_that_is_no_share_of_images_is_shown_as_it_is():
     for text in ("training: 3,000 images, score 7.5", "scored: 12.5", "front: 900/s 12.5"):
         assert text in shown
     assert "%" not in shown.split("front: ")[-1]
+
+
+def view(height, width=100, now=None):
+    """A live view on a terminal of that size, and the text that it renders."""
+    console = Console(
+        file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=height, highlight=False
+    )
+    live = LiveView(console, lambda event: None, clock=now or (lambda: 0.0))
+
+    def render():
+        with console.capture() as shown:
+            console.print(live.render())
+        return shown.get()
+
+    return live, render
+
+
+def test_a_high_terminal_shows_the_front_as_it_grows():
+    live, render = view(height=30)
+    live(SearchStarted(study="s", done=0, total=9, device="cpu"))
+    for number, (speed, value) in enumerate([(1000.0, 0.2), (500.0, 0.4), (400.0, 0.3)]):
+        live(finished(number=number, state="complete", images_per_s=speed, value=value))
+    live(FrontChanged(points=((1000.0, 0.2), (500.0, 0.4))))
+    text = render()
+    assert text.count("●") == 2
+    assert text.count("·") == 1
+    assert "front:" not in text
+    low, render = view(height=10)
+    low(FrontChanged(points=((1000.0, 0.2), (500.0, 0.4), (100.0, 0.5))))
+    assert "front: 100/s 50.0 %" in render()
+
+
+def test_the_speed_of_a_training_is_shown_from_its_second_report():
+    clock = iter([0.0, 10.0, 12.0])
+    live, render = view(height=10, now=lambda: next(clock))
+    live(TrainingProgressed(images_seen=100, images_total=2000, loss=0.5))
+    assert "images/s" not in render()
+    live(TrainingProgressed(images_seen=500, images_total=2000, loss=0.4))
+    assert "500 of 2,000 images, 200 images/s, loss 0.400" in render()
+
+
+def test_every_state_that_is_not_complete_is_counted():
+    live, render = view(height=10)
+    live(SearchStarted(study="s", done=2, total=9, device="cpu", stopped=1))
+    for state in ("stopped", "infeasible", "failed"):
+        live(finished(state=state, value=None))
+    assert "(2 stopped, 1 infeasible, 1 failed)" in render()
+
+
+def test_a_rung_tells_whether_the_training_goes_on():
+    live, render = view(height=10)
+    live(RungReached(number=1, images_seen=500, images_total=2000, value=0.25, goes_on=True))
+    assert "scored after 500 images: 25.0 %, goes on" in render()
