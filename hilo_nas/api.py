@@ -17,6 +17,7 @@ from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Event, ignore_event
 from hilo_nas.measurement import Condition, Measurement
 from hilo_nas.report.drawn_study import DrawnStudy
+from hilo_nas.report.live_report import LiveReport
 from hilo_nas.searching.configuration.config_files import load_config
 from hilo_nas.searching.configuration.resolve import condition_options, config_of
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
@@ -318,6 +319,8 @@ def search(
 
     named = {"space": space, **{SHORT_NAMES[name]: value for name, value in given.items()}}
     asked = load_config(config, settings or {}, named)
+    if asked.study.report is not None:
+        on_event = LiveReport(Path(asked.study.report), asked.study.name, on_event)
     return Study(run_search(asked, on_event, evaluator=evaluator)[0].path)
 
 

@@ -7,6 +7,7 @@ requests.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import html
@@ -32,7 +33,7 @@ from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.text.commands import command
 from hilo_nas.text.plurals import agree, count_of
 
-__all__ = ["build_report_figures", "render_report", "write_html_report"]
+__all__ = ["build_report_figures", "check_report_path", "render_report", "write_html_report"]
 
 _ROW_FIELDS = tuple(
     field.name for field in dataclasses.fields(NetworkView) if field.name not in ("arch", "timing_s", "training_s")
@@ -95,8 +96,8 @@ def write_html_report(
         StorageError: A file cannot be written.
     """
     path = path.expanduser()
-    if not force and path.exists() and not _is_report(path):
-        raise UsageError(f"{path} exists and is not a report of hilo-nas. Choose another file, or use --force.")
+    if not force:
+        check_report_path(path)
     page, figures = _render(studies)
     images = {}
     if png_folder is not None:
@@ -113,12 +114,16 @@ def write_html_report(
     return [path, *images]
 
 
-def _is_report(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return b'content="hilo-nas report"' in file.read(2000)
-    except OSError:
-        return False
+def check_report_path(path: Path) -> None:
+    """Raises a UsageError if a file exists that is not a report of hilo-nas."""
+    path = path.expanduser()
+    if not path.exists():
+        return
+    is_report = False
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        is_report = b'content="hilo-nas report"' in file.read(2000)
+    if not is_report:
+        raise UsageError(f"{path} exists and is not a report of hilo-nas. Choose another file, or use --force.")
 
 
 def build_report_figures(views: Sequence[StudyView]) -> tuple[dict[str, go.Figure], dict[str, str]]:

@@ -152,6 +152,7 @@ class StudyConfig:
     name: str | None = _field(None, "name or folder of the study", short="study", metavar="NAME")
     speeds: str | None = _field(None, "study to copy timings from; networks are not timed here")
     reuse: str | None = _field(None, "study to copy scores and comparable timings from")
+    report: str | None = _field(None, "HTML file with a report, which the search rewrites as it goes")
     checkpoint_mib: float = _field(2048.0, "maximum disk space of checkpoints in MiB; 0 keeps none")
     idle_timeout_s: float = _field(600.0, "time without output after which a worker is stopped, in seconds or as 10m")
 
