@@ -53,7 +53,7 @@ def run(
     img_size: Annotated[
         int | None,
         typer.Option(
-            help=f"Side of the images in pixels, for the cost. Default: from the study, else {_IMG_SIZE}.",
+            help=f"Side in pixels of the images whose cost is shown. Default: from the study, else {_IMG_SIZE}.",
             show_default=False,
         ),
     ] = None,

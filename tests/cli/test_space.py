@@ -1,4 +1,4 @@
-"""`hilo-nas space init`: a space file of one's own."""
+"""`hilo-nas space init`: a custom space file."""
 
 import pytest
 

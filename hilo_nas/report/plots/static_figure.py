@@ -103,7 +103,7 @@ def _error_of(bars: Any) -> list[Any] | None:
 
 
 def _draw_bars(axes: Axes, trace: Any) -> None:
-    """Draws horizontal bars: stacked at their `base`, or the next group beside those of earlier traces."""
+    """Draws horizontal bars: stacked at their `base`, or as the next group of bars."""
     if trace.base is not None:
         axes.barh(list(map(_plain, trace.y)), trace.x, left=trace.base, color=trace.marker.color, label=trace.name)
         return

@@ -78,7 +78,7 @@ def study_label(view: StudyView, views: Sequence[StudyView]) -> str:
 
 
 def hover_text(network: NetworkView, view: StudyView) -> str:
-    """Returns the figures of a network as HTML lines, for a label next to its marker."""
+    """Returns the label of a network's marker: its figures as HTML lines."""
     metric = view.metric
     name = html.escape(network.title) if network.number is None else f"trial {network.number}"
     name += f" (anchor {html.escape(network.anchor)})" if network.anchor else ""

@@ -14,7 +14,7 @@ from hilo_nas.text.durations import duration
 __all__ = ["ACTIVITIES", "plot_timeline", "seconds_spent"]
 
 ACTIVITIES = ("timing", "training", "other")
-"""What a trial does: timing its network, training it, and building, waiting and storing."""
+"""Activities of a trial. `other` is building, waiting and storing."""
 _GROUPS = {
     "on the front or tied": ("#0072B2", (Place.FRONT, Place.TIED)),
     "beaten": ("#7F7F7F", (Place.BEATEN,)),
