@@ -223,6 +223,15 @@ class NetworkModel:
         mean_M, sd_M = self._posterior.predict(cross_NM, prior_M)
         return Prediction(self._mean + self._sd * mean_M, self._sd * sd_M)
 
+    def predict_mean(self, cross_KUM: Floats) -> Floats:
+        """Returns the means of the latent values of networks, shape [M]. Much faster than `predict` for many networks.
+
+        Args:
+            cross_KUM: Kernels between the networks with observations and those to predict.
+        """
+        cross_NM = self._latent(cross_KUM, self.variances)[self._observations.network]
+        return np.asarray(self._mean + self._sd * self._posterior.predict_mean(cross_NM))
+
     def draw(self, cross_KUM: Floats, kernels_KMM: Floats, draws: int, generator: np.random.Generator) -> Floats:
         """Returns joint draws of latent values of M networks, shape [draws, M].
 

@@ -221,7 +221,8 @@ def test_timings_are_worth_something_only_where_speeds_are_unknown():
     model = fit(know_trained(KNOWN))
     best = np.argsort(-model.gain(forecast(model)))[:8]
     assert model.gain_of_timing(forecast(model).take(best), np.ones(len(best)), np.random.default_rng(0)) > 0
-    assert model.gain_of_timing(model.known, np.ones(len(model.known.speed)), np.random.default_rng(0)) == 0
+    known = forecast(model, KNOWN)
+    assert model.gain_of_timing(known, np.ones(len(KNOWN)), np.random.default_rng(0)) == 0
 
 
 def test_timings_are_worth_more_where_speeds_are_less_certain():

@@ -61,7 +61,7 @@ def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Poster
     networks = [record for record in records if record.arch is not None]
     believed = {
         record.key: Believed(value=float(value), standard_error=float(sd))
-        for record, value, sd in zip(networks, model.known.value, model.known.value_sd, strict=True)
+        for record, value, sd in zip(networks, model.known.value, model.known_value_sd, strict=True)
         if record.state == TrialState.COMPLETE
     }
     tried = {record.key for record in networks if not record.is_open}

@@ -17,7 +17,7 @@ from hilo_nas.space import SearchSpace, free_violations
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
 from hilo_nas.surrogate.observations import KnownNetwork
-from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
+from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, KnownMeans, SearchModel
 
 __all__ = ["RANDOM_SHARE", "Candidate", "CandidateSource", "forecast_candidates", "list_best", "measure_excess"]
 
@@ -200,7 +200,7 @@ def forecast_candidates(model: SearchModel, candidates: Sequence[Candidate]) -> 
     return model.forecast([own.features for own in candidates], [own.key for own in candidates])
 
 
-def list_best(known: Forecast, params: Sequence[Mapping[str, int] | None]) -> list[Mapping[str, int]]:
+def list_best(known: KnownMeans, params: Sequence[Mapping[str, int] | None]) -> list[Mapping[str, int]]:
     """Returns the parameters of networks on the front of the predicted values, the one with the best value first.
 
     Args:
@@ -216,7 +216,7 @@ def _list_all(space: SearchSpace) -> list[dict[str, int]]:
     return [dict(zip(space.dimensions, values, strict=True)) for values in itertools.product(*ranges)]
 
 
-def _non_dominated(known: Forecast) -> list[int]:
+def _non_dominated(known: KnownMeans) -> list[int]:
     """Returns the networks on the front of the predicted values, the one with the best value first."""
     found, fastest = [], -math.inf
     for m in np.lexsort((-known.speed, -known.value)):
