@@ -17,7 +17,7 @@ from hilo_nas.cli.hints import confirm_command, remeasure_command, resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import MOST_TIES, Column, metric_of, print_fitting, print_front_table, rows_of
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.measurement.fields import to_plain
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
@@ -85,7 +85,13 @@ def run(
         return
     opened = open_study(study)
     found = _forecast(study) if predicted else None
-    recommended = wish.recommend(opened)
+    recommended, missed = None, None
+    try:
+        recommended = wish.recommend(opened)
+    except NotFoundError as error:
+        if not predicted:
+            raise
+        missed = str(error)
     if output is Format.csv:
         echo(render_front(opened.front(), ties=True), nl=False)
     elif output is Format.json:
@@ -109,7 +115,7 @@ def run(
         else:
             metric = metric_named(opened.manifest.plan.score_metric)
             print_differences(_near(opened, near), near, metric, console)
-        for sentence in recommended.sentences() if recommended else ():
+        for sentence in recommended.sentences() if recommended else [missed] * (missed is not None):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         if predicted:
             _print_predicted(opened, found, min_images_per_s, console)

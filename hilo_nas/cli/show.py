@@ -82,7 +82,7 @@ def run(
     for name, text in facts.items():
         console.print(f"  {name + ':':13} {text}", highlight=False, markup=False, soft_wrap=True)
     if parts is not None:
-        parts.print(console)
+        parts.show(console)
 
 
 def _load(network: str) -> ArchConfig:
@@ -157,7 +157,7 @@ class _Parts:
             "parts": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
         }
 
-    def print(self, console: Console) -> None:
+    def show(self, console: Console) -> None:
         """Prints a row per part with its share of the parameters and multiply-adds."""
         params, macs = (sum(getattr(cost, name) for cost in self.costs.values()) for name in ("parameters", "macs"))
         stages = [None, *self.stages, None]

@@ -98,8 +98,8 @@ def init(
     """
     text = find_space(source).read_text(encoding="utf-8")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("x", encoding="utf-8") as created:
+            created.write(text)
     except FileExistsError as error:
         raise UsageError(f"{path} exists already. Choose another file.") from error
     except OSError as error:

@@ -56,7 +56,7 @@ def test_a_limit_that_is_nearly_kept_surely_is_not_rounded_up_to_it(capsys, tmp_
     timing = build_measurement(640.0, latency_ms_p95=50.0, **ends)
     write_study(tmp_path / "studies", "near", [build_record(0, measurements=(timing,))])
     assert main(["export", "near", "--max-latency-ms", "50.8445", "-o", "out"]) == 0
-    assert "warning: trial 0 meets latency_ms <= 50.8445 with 94.9% only" in capsys.readouterr().out
+    assert "warning: trial 0 meets latency_ms <= 50.8445 with a probability of 94.9% only" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

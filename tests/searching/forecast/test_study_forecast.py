@@ -207,13 +207,17 @@ def test_predicted_networks_may_have_a_minimum_speed(copy, found, capsys):
     assert len(json.loads(run(capsys, *arguments))["predicted"]) == len(found.predicted)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--min-images-per-s", "9"], ["--predicted", "--format", "csv"], ["--predicted"]]
-)
+@pytest.mark.parametrize("arguments", [["--predicted", "--format", "csv"], ["--predicted"]])
 def test_options_that_do_not_fit_are_refused(copy, capsys, arguments):
     study = ["demo"] * (arguments != ["--predicted"])
     assert main(["front", *study, *arguments]) == 2
     assert "--predicted" in capsys.readouterr().err
+
+
+def test_predictions_are_shown_even_if_no_trained_network_meets_the_limit(copy, capsys):
+    shown = run(capsys, "front", "demo", "--predicted", "--min-images-per-s", "1e8")
+    assert "no trial of study demo meets images_per_s >= 1e+08" in shown
+    assert "0 predicted networks of at least" in shown
 
 
 def test_old_posteriors_are_reported_and_the_outlook_is_shown(copy, found, capsys):
