@@ -26,6 +26,7 @@ from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.study.stored_study import list_studies as list_stored
 from hilo_nas.study.trial_choice import Promise, choose_trial, promises_of
 from hilo_nas.text.figures import figure
+from hilo_nas.tracking import TrackedEvents, build_tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,7 +199,7 @@ def list_studies() -> list[Study]:
 
 
 def write_report(
-    studies: Sequence[str | Path | StoredStudy],
+    studies: str | Path | StoredStudy | Sequence[str | Path | StoredStudy],
     path: str | Path,
     *,
     png_folder: str | Path | None = None,
@@ -210,7 +211,7 @@ def write_report(
     conditions.
 
     Args:
-        studies: Studies, or their names or folders. All are shown on the same axes.
+        studies: One or several studies, or their names or folders. All are shown on the same axes.
         path: HTML file to write. An earlier report is replaced.
         png_folder: Folder for the plots as PNG files, which need matplotlib.
         force: True to replace files that are not an earlier report.
@@ -225,7 +226,8 @@ def write_report(
     """
     from hilo_nas.report.html_report import write_html_report
 
-    opened = [study if isinstance(study, StoredStudy) else open_study(study) for study in studies]
+    given = [studies] if isinstance(studies, str | Path | StoredStudy) else studies
+    opened = [study if isinstance(study, StoredStudy) else open_study(study) for study in given]
     png_folder = None if png_folder is None else Path(png_folder)
     return tuple(write_html_report(opened, Path(path), png_folder=png_folder, force=force))
 
@@ -319,8 +321,11 @@ def search(
 
     named = {"space": space, **{SHORT_NAMES[name]: value for name, value in given.items()}}
     asked = load_config(config, settings or {}, named)
-    if asked.study.report is not None:
-        on_event = LiveReport(Path(asked.study.report), asked.study.name, on_event)
+    report = None if asked.study.report is None else Path(asked.study.report)
+    if report is not None:
+        on_event = LiveReport(report, asked.study.name, on_event)
+    if asked.study.track is not None:  # receives each event after the report is written
+        on_event = TrackedEvents(build_tracker(asked.study.track), asked.study.name, report, on_event)
     return Study(run_search(asked, on_event, evaluator=evaluator)[0].path)
 
 

@@ -44,6 +44,7 @@ FLOORS = {
     "searching": 5,
     "report": 5,
     "export": 5,
+    "tracking": 5,
     "api": 6,
     "testing": 6,
     "bench": 6,

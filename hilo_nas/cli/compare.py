@@ -97,10 +97,13 @@ def _compare_studies(first: StoredStudy, second: StoredStudy, output: Format, co
     else:
         points = f"{100 * found.value_loss:.1f} points" if metric.is_share else figure(found.value_loss, 3)
         lines.append(
-            f"{chosen} lose {100 * found.hypervolume_loss:.1f} % of the hypervolume in {second.name}, and at most "
+            f"{chosen} lose {100 * found.hypervolume_loss:.1f} % of the hypervolume in {second.name}, and up to "
             f"{points} of {metric.gain}, at {figure(found.images_per_s, 3)} images/s. The front in {second.name}: "
             f"trials {', '.join(map(str, found.front))}."
         )
+        fastest, reached = found.fastest
+        if reached < fastest:
+            lines.append(f"They reach {figure(reached, 3)} images/s there, and the front {figure(fastest, 3)}.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     rows = [own for own in found.changes if own.ranks[0] != own.ranks[1]][:_MOST_CHANGES]
@@ -114,4 +117,4 @@ def _compare_studies(first: StoredStudy, second: StoredStudy, output: Format, co
         Column("trials", [f"{own.numbers[0]}, {own.numbers[1]}" for own in rows], rank=1),
         Column("architecture", [own.network for own in rows], rank=2, justify="left"),
     ]
-    print_fitting(columns, console)
+    print_fitting(columns, console, other_format="json")

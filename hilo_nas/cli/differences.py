@@ -24,6 +24,6 @@ def print_differences(rows: Sequence[TrialDifference], base: int, metric: Metric
         Column("P(better)", [probability_text(row.better_probability, is_short=True) for row in rows], rank=1),
         Column("other knobs", [", ".join(row.knobs) for row in rows], rank=2, justify="left"),
     ]
-    print_fitting(columns, console)
+    print_fitting(columns, console, other_format="json")
     text = f"Each row is compared with trial {base}. ±: half of a 95 % interval."
     console.print(text, style="dim", soft_wrap=True)

@@ -13,7 +13,7 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import help_of
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import HiloNasError, UsageError
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -38,14 +38,17 @@ def run(
     if output is Format.csv:
         raise UsageError("doctor has the formats table and json")
 
-    from hilo_nas.bench.doctor import check_host, check_timing
+    from hilo_nas.bench.doctor import Finding, check_host, check_timing
     from hilo_nas.cli.display import build_display
 
     found = check_host()
     if timing:
         progress = build_console(stderr=True)
-        with build_display(progress) as display, tempfile.TemporaryDirectory() as logs:
-            found += check_timing(device, display, logs=Path(logs))
+        try:
+            with build_display(progress) as display, tempfile.TemporaryDirectory() as logs:
+                found += check_timing(device, display, logs=Path(logs))
+        except HiloNasError as error:
+            found.append(Finding(name="device", text=device or "the fastest one", problem=str(error)))
     if output is Format.json:
         echo_content([dataclasses.asdict(own) for own in found], output)
         return

@@ -187,7 +187,8 @@ def _print_predicted(
             Column("key", [own.key for own in rows], rank=2),
             Column("architecture", [describe_arch(space.decode(own.params)) for own in rows], rank=3, justify="left"),
         ]
-        print_fitting([own for own in columns if own.name != "P(feasible)" or set(own.cells) != {">99%"}], console)
+        shown = [own for own in columns if own.name != "P(feasible)" or set(own.cells) != {">99%"}]
+        print_fitting(shown, console, other_format="json")
         text = "Predicted by models of the speeds and scores of this study, not measured (* timed)."
         console.print(text, style="dim", soft_wrap=True)
     for outlook in found.outlook:

@@ -104,12 +104,13 @@ def _describe_trial(own: NetworkView, view: StudyView) -> dict[str, str]:
     }
     if own.images_per_s is not None:
         device = manifest.device
-        rows["images/s"] = f"{own.speed_text} ({own.verdict or 'no verdict'})"
+        verdict = "brief timing" if own.is_brief else own.verdict or "no verdict"
+        rows["images/s"] = f"{own.speed_text} ({verdict})"
         rows["condition"] = f"{manifest.objective.label()} on {device.model}, torch {device.torch}"
         rows["per call"] = f"p50 {figure(own.latency_ms_p50, 3)} ms, p95 {figure(own.latency_ms_p95, 3)} ms"
         rows["memory"] = None if own.memory_mib is None else f"{figure(own.memory_mib, 3)} MiB per call"
     if own.value is not None:
-        seeds = f", mean of {own.seeds} seeds" if own.seeds > 1 else ", one seed"
+        seeds = f", mean of {own.seeds} seeds" if own.seeds > 1 else ""
         seen = f", stopped after {own.images_seen:,} images" if own.place == Place.STOPPED else ""
         rows[metric.short] = f"{own.value_text(metric)}{' %' * metric.is_share}{seeds}{seen}"
         rows["proxy"] = describe_proxy(manifest, whole=True)
@@ -123,7 +124,7 @@ def _describe_trial(own: NetworkView, view: StudyView) -> dict[str, str]:
     spent = f"{duration(own.timing_s)} timing, {duration(own.training_s)} training"
     rows["time"] = f"{duration(own.seconds)}, of which {spent}"
     rows["ended"] = own.finished_at
-    if own.place in (Place.FRONT, Place.TIED, Place.BEATEN):
+    if own.place.is_complete:
         rows["export"] = command("export", view.address, "--trial", own.number or 0, "-o", "out/")
     return {name: text for name, text in rows.items() if text}
 
@@ -171,7 +172,7 @@ class _Parts:
             Column("MACs", [f"{self.costs[name].macs / macs:.1%}" for name in PARTS]),
             Column("attention", ["" if own is None else _attention(own) for own in stages], justify="left"),
         ]
-        print_fitting(columns, console)
+        print_fitting(columns, console, other_format="json")
         text = (
             f"{figure(params / 1e6)} M parameters, {figure(macs / 1e9)} G multiply-adds at {self.img_size} px, patches "
             f"of {self.arch.patch_size} x {self.arch.patch_size} pixels. Stages 2 to 4 include the token merging."

@@ -134,15 +134,21 @@ class Column:
     justify: Literal["left", "right"] = "right"
 
 
-def print_fitting(columns: Sequence[Column], console: Console) -> None:
-    """Prints the columns that fit on the console, then the names of the hidden ones."""
-    _print_hidden(print_columns(columns, console), console)
+def print_fitting(columns: Sequence[Column], console: Console, *, other_format: str = "csv") -> None:
+    """Prints the columns that fit on the console, then the names of the hidden ones.
+
+    Args:
+        columns: The columns.
+        console: Console to print on.
+        other_format: Output format of the command that has all values.
+    """
+    _print_hidden(print_columns(columns, console), console, other_format)
 
 
-def _print_hidden(hidden: Sequence[str], console: Console) -> None:
+def _print_hidden(hidden: Sequence[str], console: Console, other_format: str = "csv") -> None:
     if hidden:
         names = ", ".join(name.replace("\n", " ") for name in hidden)
-        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format csv has them."
+        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format {other_format} has them."
         console.print(text, markup=False, soft_wrap=True, style="dim")
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import html
 import json
+import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,10 +23,10 @@ from plotly.offline import get_plotlyjs
 
 import hilo_nas
 from hilo_nas.arch.stages import summarize_stages
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import StorageError, UsageError
 from hilo_nas.measurement.fields import to_plain
 from hilo_nas.report.plots import plot_front, plot_hypervolume, plot_importances, plot_parallel, plot_timeline
-from hilo_nas.report.study_view import NetworkView, Place, StudyView, check_same_metric
+from hilo_nas.report.study_view import NetworkView, StudyView, check_same_metric
 from hilo_nas.study.descriptions import describe_outlook
 from hilo_nas.study.progress import Progress, describe_conditions, describe_progress
 from hilo_nas.study.records import write_atomically
@@ -74,10 +75,8 @@ def _render(studies: Sequence[StoredStudy]) -> tuple[str, dict[str, go.Figure]]:
         "SCRIPT": _read("report.js"),
         "VERSION": html.escape(hilo_nas.__version__),
     }
-    page = _read("report.html")
-    for name, text in parts.items():
-        page = page.replace(f"@@{name}@@", text)
-    return page, figures
+    # One pass, so that text of a study with such a mark stays as it is.
+    return re.sub("@@([A-Z]+)@@", lambda mark: parts[mark[1]], _read("report.html")), figures
 
 
 def write_html_report(
@@ -107,7 +106,10 @@ def write_html_report(
         images = {folder / f"{name}.png": render_static(figure) for name, figure in figures.items()}
         if taken := [str(own) for own in images if own.exists() and not force]:
             raise UsageError(f"{', '.join(taken)} exist already. Choose another folder, or use --force.")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot create {folder}: {error.strerror or error}. Choose another folder.") from error
     write_atomically(path, page)
     for file, content in images.items():
         write_atomically(file, content)
@@ -193,7 +195,7 @@ def _row(network: NetworkView, view: StudyView) -> dict[str, Any]:
         row["stages"] = [
             {name: value for name, value in dataclasses.asdict(stage).items() if value is not None} for stage in stages
         ]
-    if network.place in (Place.FRONT, Place.TIED, Place.BEATEN):
+    if network.place.is_complete:
         row["export"] = command("export", view.address, "--trial", network.number or 0, "-o", f"out-{network.number}/")
     return row
 

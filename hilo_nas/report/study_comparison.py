@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from scipy.stats import kendalltau
@@ -53,9 +52,11 @@ class StudyComparison:
     hypervolume_loss: float
     """Share of the hypervolume in the second study that is lost by a choice with the speeds of the first study."""
     value_loss: float
-    """Largest loss of the best value at a speed in the second study."""
+    """Largest loss of the best value at a speed in the second study that the chosen networks reach."""
     images_per_s: float
     """Speed in the second study at which the loss of the best value is largest."""
+    fastest: tuple[float, float]
+    """Largest speed in the second study, of the front and of the chosen networks."""
 
 
 def compare_studies(first: StoredStudy, second: StoredStudy) -> StudyComparison:
@@ -92,8 +93,8 @@ def compare_studies(first: StoredStudy, second: StoredStudy) -> StudyComparison:
     same_metric = first.manifest.plan.score_metric == second.manifest.plan.score_metric
     return StudyComparison(
         networks=len(keys),
-        speed_tau=_tau(*speeds),
-        value_tau=_tau(*values) if same_metric and values[0] != values[1] else None,
+        speed_tau=float(kendalltau(*speeds).statistic),
+        value_tau=float(kendalltau(*values).statistic) if same_metric and values[0] != values[1] else None,
         speed_ratio=(min(ratios), max(ratios)),
         changes=_rank_changes(keys, numbers, speeds, fronts[1]),
         front=tuple(points[1][i].number for i in best),
@@ -101,6 +102,7 @@ def compare_studies(first: StoredStudy, second: StoredStudy) -> StudyComparison:
         hypervolume_loss=1 - kept / whole if whole > 0 else 0.0,
         value_loss=value_loss,
         images_per_s=at_speed,
+        fastest=(speeds[1][best[0]], max(speeds[1][i] for i in chosen)),
     )
 
 
@@ -139,9 +141,3 @@ def _rank_changes(
             )
         )
     return tuple(sorted(changes, key=lambda own: (-abs(own.ranks[1] - own.ranks[0]), own.ranks[1])))
-
-
-def _tau(first: Sequence[float], second: Sequence[float]) -> float:
-    """Returns Kendall's tau-b, or NaN if all values of a study are equal."""
-    found = float(kendalltau(first, second).statistic)
-    return math.nan if math.isnan(found) else found

@@ -36,10 +36,16 @@ class Place(StrEnum):
     STOPPED = "stopped at a rung"
     UNTRAINED = "did not train"
     INFEASIBLE = "infeasible"
+    TIMED = "timed, not trained"
     BASELINE = "baseline"
     PREDICTED = "predicted"
     FAILED = "failed"
     OPEN = "not finished"
+
+    @property
+    def is_complete(self) -> bool:
+        """True for a network of the space that was trained with the full budget and did train."""
+        return self in (Place.FRONT, Place.TIED, Place.BEATEN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,8 @@ class NetworkView:
     latency_ms_p95: float | None = None
     memory_mib: float | None = None
     verdict: str | None = None
+    is_brief: bool = False
+    """True if the network was timed only briefly (`Measurement.is_preliminary`)."""
     value: float | None = None
     value_low: float | None = None
     value_high: float | None = None
@@ -94,7 +102,9 @@ class NetworkView:
     @property
     def is_drawable(self) -> bool:
         """True if the network has a speed, so that a plot of the front can show it."""
-        return self.images_per_s is not None and (self.value is not None or self.place == Place.INFEASIBLE)
+        return self.images_per_s is not None and (
+            self.value is not None or self.place in (Place.INFEASIBLE, Place.TIMED)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,7 +177,7 @@ class StudyView:
         Raises:
             UsageError: The study has no complete trial.
         """
-        points = [(own.images_per_s, own.value) for own in self.networks if own.place in _COMPLETE]
+        points = [(own.images_per_s, own.value) for own in self.networks if own.place.is_complete]
         speeds = [speed for speed, _ in points if speed is not None]
         values = [value for _, value in points if value is not None]
         if not speeds or not values:
@@ -178,9 +188,6 @@ class StudyView:
 
 def _half(low: float | None, high: float | None) -> float | None:
     return None if low is None or high is None else (high - low) / 2
-
-
-_COMPLETE = (Place.FRONT, Place.TIED, Place.BEATEN)
 
 
 def check_same_metric(views: Sequence[StudyView]) -> Metric:
@@ -209,6 +216,7 @@ def _place_of(record: TrialRecord, members: set[int], front: Front, untrained: s
         TrialState.COMPLETE: Place.BEATEN,
         TrialState.STOPPED: Place.STOPPED,
         TrialState.INFEASIBLE: Place.INFEASIBLE,
+        TrialState.TIMED: Place.TIMED,
         TrialState.FAILED: Place.FAILED,
     }.get(record.state, Place.OPEN)
 
@@ -221,12 +229,15 @@ def _view_trial(
         low, high = measured.images_per_s_interval or (None, None)
         figures |= {"images_per_s": measured.images_per_s, "images_per_s_low": low, "images_per_s_high": high}
         figures |= {name: getattr(measured, name) for name in ("latency_ms_p50", "latency_ms_p95", "memory_mib")}
-        figures["verdict"] = verdict_name(measured)
+        figures |= {"verdict": verdict_name(measured), "is_brief": measured.is_preliminary}
     if (score := record.score) is not None:
         spread = score.half_width if half_width is None else half_width  # a rung's score has no entry in the front
         figures |= {"value": score.value, "value_low": score.value - spread, "value_high": score.value + spread}
         figures |= {"images_seen": score.images_seen, "seeds": score.seeds}
     arch, made = record.arch, manifest.created_at  # copied results are older, and another study paid for them
+    timing_s = math.fsum(own.seconds for own in record.measurements if own.measured_at >= made)
+    training_s = math.fsum(own.seconds for own in record.scores if own.scored_at >= made)
+    is_copied = record.finished_at is not None and record.finished_at < made
     return NetworkView(
         number=record.number,
         key=record.key,
@@ -241,9 +252,9 @@ def _view_trial(
         origin=record.origin,
         reason=record.reason,
         finished_at=record.finished_at,
-        seconds=record.seconds,
-        timing_s=math.fsum(own.seconds for own in record.measurements if own.measured_at >= made),
-        training_s=math.fsum(own.seconds for own in record.scores if own.scored_at >= made),
+        seconds=timing_s + training_s if is_copied else record.seconds,
+        timing_s=timing_s,
+        training_s=training_s,
         **figures,
     )
 

@@ -13,7 +13,7 @@ from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import TrialRecord, write_atomically
 
-__all__ = ["COLUMNS", "CsvFiles", "render_front", "render_trials"]
+__all__ = ["COLUMNS", "CsvFiles", "render_front", "render_trials", "row_of"]
 
 COLUMNS = (
     "number",
@@ -130,7 +130,7 @@ class CsvFiles:
     def _row(self, record: TrialRecord) -> _Row:
         known = self._rows.get(record.number)
         if known is None or known[0] is not record:
-            known = self._rows[record.number] = (record, _row_of(record))
+            known = self._rows[record.number] = (record, row_of(record))
         return known[1]
 
 
@@ -141,7 +141,7 @@ def render_trials(front: Front, *, leave_out_empty: bool = False) -> str:
         front: The front of the study.
         leave_out_empty: True to omit columns without any value.
     """
-    rows = _complete(front, map(_row_of, front.records))
+    rows = _complete(front, map(row_of, front.records))
     header = _header(front.records)
     if leave_out_empty:
         header = [name for name in header if any(row.get(name) is not None for row in rows.values())]
@@ -155,7 +155,7 @@ def render_front(front: Front, *, ties: bool = False) -> str:
         front: The front of the study.
         ties: True to append the trials that are tied with the front.
     """
-    rows = _complete(front, map(_row_of, front.records))
+    rows = _complete(front, map(row_of, front.records))
     numbers = [member.number for member in front.members] + (list(front.ties) if ties else [])
     return _render([rows[number] for number in numbers], _header(front.records))
 
@@ -196,7 +196,8 @@ def _render(rows: Iterable[_Row], header: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _row_of(record: TrialRecord) -> _Row:
+def row_of(record: TrialRecord) -> dict[str, Any]:
+    """Returns the values of a trial by the names of `COLUMNS`, without those that depend on the front."""
     row: _Row = {
         "number": record.number,
         "state": str(record.state),

@@ -33,6 +33,7 @@ __all__ = [
     "Subject",
     "TrialRecord",
     "forms_under",
+    "load_record",
     "load_records",
     "write_atomically",
     "write_record",
@@ -309,6 +310,16 @@ def load_records(folder: Path) -> list[TrialRecord]:
         raise StorageError(f"{folder} must be the folder of the trials, but is a file. Restore it from a copy.")
     records = [_load_record(path) for path in _record_paths(folder)]
     return sorted(records, key=lambda record: record.number)
+
+
+def load_record(folder: Path, number: int) -> TrialRecord:
+    """Returns the record of one trial of a `trials` folder as it is stored.
+
+    Raises:
+        RecordError: The file is truncated, is not a record, or comes from a newer version.
+        StorageError: The file cannot be read.
+    """
+    return _load_record(folder / f"{number:04d}.json")
 
 
 def forms_under(label: str, records: Iterable[TrialRecord]) -> set[str]:

@@ -80,18 +80,23 @@ def choose_trial(
             )
         raise NotFoundError(f"study {study.name} has no complete trial yet: see `{command('status', study.address)}`")
     if at_knee:
-        return front.members[knee([(_speed(record), _top1(record)) for record in front.members])]
+        return front.members[knee([(_speed_of(record), _value_of(record)) for record in front.members])]
     if at_best:
-        return max(candidates, key=_top1)
+        return max(candidates, key=_value_of)
     limits = limits or {}
+    for name in limits:
+        if all(measured_values(record.measurements)[name] is None for record in candidates):
+            raise UsageError(
+                f"{limit_text(name, limits[name])} cannot be checked: study {study.name} did not measure it"
+            )
     chances = _chances(front, limits, min_value)
     if sure := [record for record in candidates if chances[record.number] >= KEPT_SURELY]:
-        return max(sure, key=_top1 if min_value is None else _speed)
+        return max(sure, key=_value_of if min_value is None else _speed_of)
     keeping = [
         record
         for record in candidates
         if max(measured_violations(limits, record.measurements).values(), default=0.0) <= 0
-        and (min_value is None or _top1(record) >= min_value)
+        and (min_value is None or front.points[record.number].likely_value >= min_value)
     ]
     if not keeping:
         raise _none_keeps(study, limits, min_value, candidates)
@@ -121,8 +126,8 @@ def _none_keeps(
         best.append(f"the best, trial {number}, has {name} {value:.4g}")
     asked = " and ".join(limit_text(name, bound) for name, bound in limits.items())
     if min_value is not None:
-        top = max(records, key=_top1)
-        best.append(f"the best, trial {top.number}, has {metric.label} {metric.text(_top1(top))}")
+        top = max(records, key=_value_of)
+        best.append(f"the best, trial {top.number}, has {metric.label} {metric.text(_value_of(top))}")
         asked = " and ".join(filter(None, (asked, f"{metric.label} >= {metric.text(min_value)}")))
     return NotFoundError(
         f"no trial of study {study.name} meets {asked}; {'; '.join(best)}. Relax the limits, or resume the search with "
@@ -213,12 +218,11 @@ def recommend(
         texts.append(f"{metric.label} >= {metric.text(min_value)}")
         text = f"trial {record.number} meets {texts[-1]} {_likely(chance)}"
         promises.append(Promise(text=text, is_sure=chance >= KEPT_SURELY))
-    asked, is_sure = " and ".join(texts), all(promise.is_sure for promise in promises)
+    asked, chances = " and ".join(texts), _chances(front, limits or {}, min_value)
     best = "the best score" if min_value is None else "the highest speed"
     rule = f"{best} among the networks that meet {asked} with a probability of at least {KEPT_SURELY:.0%}"
-    if not is_sure:
+    if chances[record.number] < KEPT_SURELY:
         rule = f"no network meets {asked} with a probability of {KEPT_SURELY:.0%}, and this one is the most probable"
-    chances = _chances(front, limits or {}, min_value)
     candidates = [front.points[own.number] for own in front.candidates]
     probabilities = simulate_best(candidates, chances, noise=front.seed_noise, by_speed=min_value is not None)
     return Recommendation(record=record, rule=rule, promises=tuple(promises), best_probabilities=probabilities)
@@ -228,11 +232,11 @@ def _likely(chance: float) -> str:
     return f"with a probability of {probability_text(chance)}"
 
 
-def _speed(record: TrialRecord) -> float:
+def _speed_of(record: TrialRecord) -> float:
     assert record.measurement is not None
     return record.measurement.images_per_s
 
 
-def _top1(record: TrialRecord) -> float:
+def _value_of(record: TrialRecord) -> float:
     assert record.score is not None
     return record.score.value

@@ -11,6 +11,7 @@ from hilo_nas.measurement.intervals import Z95, normal_above_zero
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.comparison import Point
 from hilo_nas.study.front import Front
+from hilo_nas.study.states import TrialState
 
 __all__ = ["TrialDifference", "compare_trials", "nearest_trials"]
 
@@ -79,6 +80,8 @@ def _find(front: Front, number: int) -> Point:
     if number not in front.points:
         record = front.by_number.get(number)
         known = "does not exist" if record is None else f"is {record.state}"
+        if record is not None and record.state == TrialState.COMPLETE:
+            known = "did not train, or was not timed in full"
         raise NotFoundError(f"a comparison needs complete trials that trained, but trial {number} {known}")
     return front.points[number]
 

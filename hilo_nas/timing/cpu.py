@@ -68,7 +68,7 @@ class CpuWatch:
     ) -> None:
         self._proc, self._clock, self._own_seconds = root / "proc", clock, own_seconds
         self._cores = available_cores() if cores is None else list(cores)
-        self._limits = _find_limits(root)
+        self._limits = [folder / "cpu.stat" for folder in find_control_groups(root)]
         self._processes = self._scan()
         self._counts = [counts for counts in [self._count()] if counts]
 
@@ -204,8 +204,12 @@ def _ticks(text: str, cores: Sequence[int]) -> list[int]:
     return [sum(int(words[i]) for words in chosen) for i in range(8)]
 
 
-def _find_limits(root: Path) -> list[Path]:
-    """Returns the cpu.stat files of this process's control group and of its parents, whose CPU limits also apply."""
+def find_control_groups(root: Path) -> list[Path]:
+    """Returns the folders of this process's control group and of its parents, whose CPU limits also apply.
+
+    Args:
+        root: Folder that contains proc and sys.
+    """
     found: list[Path] = []
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
@@ -216,7 +220,7 @@ def _find_limits(root: Path) -> list[Path]:
             folder = mount / path.strip("/")
             while True:
                 if (folder / "cpu.stat").is_file():
-                    found.append(folder / "cpu.stat")
+                    found.append(folder)
                 if folder == mount:
                     break
                 folder = folder.parent

@@ -38,15 +38,21 @@ def test_memory_disks_and_their_file_systems_are_read(root):
 @pytest.mark.parametrize(
     ("files", "limit"),
     [
-        ({"cpu.max": "50000 100000"}, "0.5"),
-        ({"cpu/cpu.cfs_quota_us": "20000", "cpu/cpu.cfs_period_us": "100000"}, "0.2"),
+        ({"cpu.max": "150000 100000"}, "1.5"),
+        ({"a/b/cpu.max": "max 100000", "a/cpu.max": "120000 100000"}, "1.2"),  # of a parent
+        ({"cpu/a/b/cpu.cfs_quota_us": "120000", "cpu/a/b/cpu.cfs_period_us": "100000"}, "1.2"),
     ],
 )
-def test_a_cpu_limit_is_a_problem(root, files, limit):
+def test_a_cpu_limit_is_a_problem(root, files, limit, monkeypatch):
+    monkeypatch.setattr("hilo_nas.bench.doctor.host.count_cores", lambda: 4)
     for name, text in files.items():
         path = root / "sys/fs/cgroup" / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        (path.parent / "cpu.stat").touch()
+    is_old = any(name.startswith("cpu/") for name in files)
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text("1:cpu:/a/b\n" if is_old else "0::/a/b\n")
     cores = find(root)["cores"]
     assert f"limited to {limit} cores" in cores.text
     assert "timing.threads=1" in cores.advice
@@ -54,6 +60,9 @@ def test_a_cpu_limit_is_a_problem(root, files, limit):
 
 def test_no_limit_is_no_problem(root):
     (root / "sys/fs/cgroup/cpu.max").write_text("max 100000")
+    (root / "sys/fs/cgroup/cpu.stat").touch()
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text("0::/\n")
     assert find(root)["cores"].problem is None
 
 

@@ -31,3 +31,12 @@ def test_the_timing_follows_as_json(capsys):
 def test_csv_is_refused(capsys):
     assert main(["doctor", "--format", "csv"]) == 2
     assert "table and json" in capsys.readouterr().err
+
+
+def test_what_the_host_tells_is_shown_even_if_the_device_is_missing(capsys):
+    with use_evaluator(FakeMachine()):
+        assert main(["doctor", "--device", "cuda:7"]) == 0
+    text = capsys.readouterr().out
+    assert "cores:" in text
+    assert "device:" in text
+    assert "problem: " in text

@@ -57,6 +57,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(studies, capsys):
 def test_python_writes_the_same_report(studies):
     written = hilo_nas.write_report(["my-gpu", hilo_nas.load_study("my-cpu")], "both.html")
     assert [str(path) for path in written] == ["both.html"]
+    assert hilo_nas.write_report("my-gpu", "one.html")
 
 
 def test_a_study_draws_its_plots(studies):

@@ -35,11 +35,12 @@ def test_a_report_asks_the_network_for_nothing(tmp_path):
 
 
 def test_text_of_a_study_cannot_end_the_script(tmp_path):
-    evil = "</script><script>alert(1)</script>"
+    evil = "</script><script>alert(1)</script> @@SCRIPT@@"
     page = render_report(
         [write_study(tmp_path, "demo", [build_record(0), build_record(1, state="failed", reason=evil)])]
     )
     assert evil not in page
+    assert page.count("function drawArchitecture") == 1
     assert content_of(page)["studies"][0]["networks"][1]["reason"] == evil
 
 

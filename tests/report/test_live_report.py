@@ -1,10 +1,13 @@
+import json
+import re
+
 import pytest
 from builders import build_arch, build_record, write_study
 from fakes import FakeMachine
 
 import hilo_nas
 from hilo_nas.errors import UsageError
-from hilo_nas.events import SearchStarted, TrialFinished
+from hilo_nas.events import Notice, SearchStarted, TrialFinished
 from hilo_nas.report.live_report import LiveReport
 from hilo_nas.testing import use_evaluator
 
@@ -52,4 +55,23 @@ def test_a_search_writes_its_report(tmp_path, monkeypatch):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path / "studies"))
     with use_evaluator(FakeMachine()):
         hilo_nas.search("litv2_digits", study="first", trials=3, device="cpu", settings={"study.report": "report.html"})
-    assert "first" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    (study,) = json.loads(re.search(r'id="content">(.*?)</script>', page, re.DOTALL)[1])["studies"]
+    assert study["name"] == "first"
+    assert sum(row["place"] != "predicted" for row in study["networks"]) >= 3
+
+
+def test_a_report_that_cannot_be_written_does_not_end_the_search(tmp_path):
+    study, seen = write_study(tmp_path, "demo", [build_record(0)]), []
+    (tmp_path / "out").mkdir()
+    live = LiveReport(tmp_path / "out" / "report.html", str(study.path), seen.append)
+    (tmp_path / "out").rmdir()
+    for number in range(2):
+        live(finished(number))
+    (warning,) = [event for event in seen if isinstance(event, Notice)]
+    assert "StorageError" in warning.text
+
+
+def test_a_missing_folder_is_refused_before_the_search(tmp_path):
+    with pytest.raises(UsageError, match="existing folder"):
+        LiveReport(tmp_path / "missing" / "report.html", None, lambda event: None)

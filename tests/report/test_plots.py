@@ -1,9 +1,10 @@
 import dataclasses
 import datetime
 
+import optuna
 import plotly.graph_objects as go
 import pytest
-from builders import build_arch, build_manifest, build_record, demo_records, digits, write_study
+from builders import build_arch, build_failed, build_manifest, build_record, demo_records, digits, write_study
 
 from hilo_nas.errors import UsageError
 from hilo_nas.report.plots import plot_front, plot_hypervolume, plot_importances, plot_parallel, plot_timeline
@@ -50,7 +51,31 @@ def test_the_front_keeps_every_network_that_has_a_speed(tmp_path):
     assert infeasible.y[0] < 50.0
     assert found["anchor"].text == ("litv2_tiny",)
     assert figure.layout.shapes[0].x0 == 400.0
+    (note,) = figure.layout.annotations
+    assert (10**note.x, note.text) == (pytest.approx(400.0), "limit 400")  # plotly wants the logarithm
     assert found["on the front"].error_y.array[0] == pytest.approx(100 * own.front.half_widths[2])
+
+
+def test_a_front_without_a_speed_is_refused(tmp_path):
+    view = StudyView.from_study(write_study(tmp_path, "demo", [build_failed(0)]))
+    with pytest.raises(UsageError, match="no network was timed"):
+        plot_front([view])
+
+
+def test_networks_that_were_only_timed_are_at_the_lower_edge(tmp_path):
+    records = [build_record(0), build_record(1, value=None, state="timed", finished_at=None)]
+    found = traces(plot_front([StudyView.from_study(write_study(tmp_path, "demo", records))]))
+    assert found["timed, not trained"].x == (1000.0,)
+    assert found["timed, not trained"].y[0] < 50.0
+
+
+def test_plots_leave_the_messages_of_optuna_as_they_are(view):
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    try:
+        knob_importances(view)
+        assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    finally:
+        optuna.logging.set_verbosity(optuna.logging.INFO)
 
 
 def test_each_point_of_a_front_names_its_network(view):

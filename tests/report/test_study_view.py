@@ -27,7 +27,8 @@ def test_every_trial_has_its_place(tmp_path):
     stopped = build_record(8, 600.0, 0.3, arch=build_arch(9), state="stopped")
     untrained = build_record(9, 600.0, 0.1, arch=build_arch(10), scores=(build_score(0.1, chance=0.1),))
     waiting = build_record(10, None, None, arch=build_arch(11), state="waiting")
-    view = view_of(tmp_path, [*demo_records(), baseline, stopped, untrained, waiting])
+    timed = build_record(11, 600.0, None, arch=build_arch(12), state="timed")
+    view = view_of(tmp_path, [*demo_records(), baseline, stopped, untrained, waiting, timed])
     assert {own.number: own.place for own in view.networks} == {
         0: Place.BEATEN,
         1: Place.BEATEN,
@@ -40,6 +41,7 @@ def test_every_trial_has_its_place(tmp_path):
         8: Place.STOPPED,
         9: Place.UNTRAINED,
         10: Place.OPEN,
+        11: Place.TIMED,
     }
     assert view.networks[0].anchor == "litv2_tiny"
     assert view.networks[7].title == "timm:resnet18"
@@ -62,10 +64,10 @@ def test_copied_results_cost_this_study_nothing(tmp_path):
         0,
         measurements=(build_measurement(900.0, measured_at=old),),
         scores=(build_score(0.5, scored_at=old),),
-        seconds=0.0,
+        finished_at=old,
     )
     view = view_of(tmp_path, [copied, build_record(1)])
-    assert [(own.timing_s, own.training_s) for own in view.networks] == [(0.0, 0.0), (2.5, 7.5)]
+    assert [(own.timing_s, own.training_s, own.seconds) for own in view.networks] == [(0.0, 0.0, 0.0), (2.5, 7.5, 10.0)]
 
 
 def test_predicted_networks_follow_the_trials(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from builders import build_failed, build_measurement, build_record, build_score, demo_records, fresh, write_study
 
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
+from hilo_nas.study.posteriors import Believed, Posteriors, hash_results
 from hilo_nas.study.records import Subject
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.trial_choice import choose_trial, promises_of, recommend
@@ -166,3 +167,33 @@ def test_a_recommendation_by_score_counts_the_error_of_the_score(study):
 def test_the_knee_is_recommended_without_a_probability(study):
     found = recommend(study, at_knee=True)
     assert (found.record.number, found.best_probabilities, len(found.sentences())) == (3, {}, 1)
+
+
+def test_a_limit_of_the_study_does_not_make_the_choice_unsure(study):
+    manifest = dataclasses.replace(study.manifest, limits={"latency_ms": 36.0})
+    limited = write_study(study.path.parent, "limited", demo_records(), manifest)
+    found = recommend(limited, limits={"images_per_s": 900.0})
+    assert found.record.number == 4
+    assert not all(promise.is_sure for promise in found.promises)  # that of the study's own limit
+    assert found.rule.startswith("the best score among the networks that meet images_per_s >= 900")
+
+
+def test_a_limit_on_what_was_not_measured_is_refused(tmp_path):
+    timing = build_measurement(900.0, memory_mib=None)
+    study = write_study(tmp_path, "no-memory", [build_record(0, measurements=(timing,))])
+    with pytest.raises(UsageError, match="did not measure it"):
+        choose_trial(study, limits={"memory_mib": 100.0})
+
+
+def test_a_minimum_score_counts_posteriors_where_there_are_any(tmp_path):
+    study = write_study(tmp_path, "demo", [build_record(0, 900.0, 0.51), build_record(1, 800.0, 0.49)])
+    first, second = study.records
+    believed = {
+        first.key: Believed(value=0.48, standard_error=0.01),
+        second.key: Believed(value=0.505, standard_error=0.01),
+    }
+    results = hash_results(study.records, study.manifest)
+    study.write_posteriors(
+        Posteriors(results_hash=results, written_at="2026-07-01", believed=believed, predicted=(), outlook=())
+    )
+    assert choose_trial(study, min_value=0.5).number == 1  # its measured score is below, its posterior above

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import importlib.util
 import os
 import platform
@@ -15,7 +15,7 @@ from hilo_nas.bench.doctor.finding import Finding
 from hilo_nas.data import default_cache_dir
 from hilo_nas.study.stored_study import studies_folder
 from hilo_nas.timing.advice import count_cores, read_cpu_flags
-from hilo_nas.timing.cpu import CpuWatch
+from hilo_nas.timing.cpu import CpuWatch, find_control_groups
 from hilo_nas.versions import versions
 
 __all__ = ["check_host"]
@@ -74,23 +74,23 @@ def _check_cores(root: Path) -> Finding:
             name="cores",
             text=f"{text}, limited to {limit:.3g} cores by the container",
             problem="a CPU limit pauses all threads when they have used their share, so timings jump",
-            advice=f"use --set timing.threads={max(int(limit), 1)}, or give the container whole cores (cpuset)",
+            advice=(f"use --set timing.threads={int(limit)}, or " if limit >= 1 else "")
+            + "give the container whole cores (cpuset)",
         )
     return Finding(name="cores", text=text)
 
 
 def _cpu_limit(root: Path) -> float | None:
-    """Returns the cores that the control group of this process may use, or None without a limit."""
-    files = {root / "sys/fs/cgroup/cpu.max": None, root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "cpu.cfs_period_us"}
-    for path, period_name in files.items():
-        try:
-            words = path.read_text().split()
-            period = float(words[1] if period_name is None else (path.parent / period_name).read_text())
-            if words[0] != "max" and float(words[0]) > 0:
-                return float(words[0]) / period
-        except (OSError, ValueError, IndexError):
-            continue
-    return None
+    """Returns the cores that the control groups of this process allow, or None without a limit."""
+    limits = []
+    for folder in find_control_groups(root):
+        for name, period_name in (("cpu.max", None), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                words = (folder / name).read_text().split()
+                period = float(words[1] if period_name is None else (folder / period_name).read_text())
+                if words[0] != "max" and float(words[0]) > 0:
+                    limits.append(float(words[0]) / period)
+    return min(limits, default=None)
 
 
 def _check_memory(root: Path) -> Finding:

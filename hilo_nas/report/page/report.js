@@ -78,19 +78,25 @@ function show(id, name, change = (figure) => figure) {
   const found = CONTENT.figures[name];
   if (!found) {
     Plotly.purge(place);
+    place.style.height = "";
     place.classList.add("missing");
     place.textContent = CONTENT.missing[name] ?? "";
     return;
   }
   if (place.classList.contains("missing")) { place.classList.remove("missing"); place.textContent = ""; }
   const { data, layout } = change(found);
-  const merged = themed(layout);
+  const merged = { ...themed(layout), uirevision: name };  // keeps the zoom and hidden legend entries
   if (id === "importances") place.style.height = `${Math.max(260, 130 + 26 * data[0].y.length)}px`;
   const entries = layout.showlegend === false ? 0 : data.filter((trace) => trace.showlegend !== false).length;
   const perRow = Math.max(Math.floor(place.clientWidth / 190), 1);
   merged.margin = { ...merged.margin, b: (id === "parallel" ? 90 : 64) + (entries > 1 ? 22 * Math.ceil(entries / perRow) : 0) };
   if (place.clientWidth < 600) merged.margin = { ...merged.margin, l: 48, r: 8 };
   Plotly.react(place, data, merged, CONFIG);
+  place.removeAllListeners("plotly_click");
+  place.on("plotly_click", (event) => {
+    const id = event.points[0]?.customdata;
+    if (id) select(id);
+  });
 }
 
 /* Filters. */
@@ -98,14 +104,15 @@ function show(id, name, change = (figure) => figure) {
 function passes(row) {
   if (!state.places.has(row.place)) return false;
   for (const [knob, hidden] of state.knobs) {
-    if (hidden.size && (!row.knobs || hidden.has(String(row.knobs[knob])))) return false;
+    if (row.knobs && knob in row.knobs && hidden.has(String(row.knobs[knob]))) return false;
   }
   return true;
 }
 
 /** Returns a figure with the networks that pass the filters. */
 function filtered(whole) {
-  const data = whole.data.map((trace) => {
+  const hasFront = state.places.has("on the front");
+  const data = whole.data.filter((trace) => trace.customdata || hasFront || trace.mode !== "lines").map((trace) => {
     if (!trace.customdata) return trace;
     const kept = trace.customdata.map((id) => passes(BY_ID.get(id)));
     const pick = (list) => (Array.isArray(list) ? list.filter((_, i) => kept[i]) : list);
@@ -121,7 +128,7 @@ function filtered(whole) {
 /** Returns the filtered front with a ring around the selected network. */
 function frontWithRing(whole) {
   const { data, layout } = filtered(whole);
-  const chosen = state.selected && whole.data.find((t) => t.mode === "markers" && t.customdata?.includes(state.selected));
+  const chosen = state.selected && data.find((t) => t.mode === "markers" && t.customdata?.includes(state.selected));
   if (chosen) {
     const i = chosen.customdata.indexOf(state.selected);
     data.push({
@@ -263,7 +270,9 @@ function commandLine(text) {
 
 function select(id) {
   state.selected = id;
-  update();
+  show("front", "front", frontWithRing);
+  showDetail();
+  for (const row of get("table").querySelectorAll("tr[data-id]")) row.classList.toggle("selected", row.dataset.id === id);
 }
 
 /* The table. */
@@ -304,9 +313,10 @@ function showTable() {
     state.descending = state.sort === i ? !state.descending : true;
     state.sort = i;
     showTable();
+    get("table").querySelectorAll("th button")[i].focus();  // the button is a new one
   } }, title + (state.sort === i ? (state.descending ? " ↓" : " ↑") : "")))));
   const shown = state.all ? rows : rows.slice(0, FIRST_ROWS);
-  const body = shown.map((row) => element("tr", { class: row.id === state.selected ? "selected" : null },
+  const body = shown.map((row) => element("tr", { "data-id": row.id, class: row.id === state.selected ? "selected" : null },
     ...COLUMNS.map(([title, text, , isText]) => element("td", { class: isText ? "text" : null },
       title === "trial" || (title === "architecture" && row.number === undefined)
         ? element("button", { type: "button", "aria-label": `Select ${nameOf(row)}`, onclick: () => select(row.id) }, String(text(row)))
@@ -366,12 +376,6 @@ function start() {
   state.selected = first ? first.id : null;
   buildFilters();
   redraw();
-  for (const name of ["front", "parallel"]) {
-    get(name).on?.("plotly_click", (event) => {
-      const id = event.points[0]?.customdata;
-      if (id) select(id);
-    });
-  }
   document.documentElement.dataset.ready = "true";
 }
 

@@ -1,7 +1,7 @@
 """Plots of studies as plotly figures.
 
 Each takes studies as `StudyView`. `Study.plot_front()` and the other methods of `hilo_nas.Study` are shorter.
-`render_png` and `render_svg` in `static_figure` draw a figure with matplotlib.
+`static_figure.render_static` draws a figure with matplotlib.
 """
 
 from hilo_nas.report.plots.front_plot import plot_front

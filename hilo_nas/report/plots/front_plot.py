@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from hilo_nas.errors import UsageError
 from hilo_nas.report.plots.style import COLOURS, MARKS, build_figure, faded, hover_text, study_label
 from hilo_nas.report.study_view import NetworkView, Place, StudyView, check_same_metric
 from hilo_nas.text.figures import figure
@@ -20,7 +22,7 @@ _MOST_BARS = 400
 def plot_front(views: Sequence[StudyView]) -> go.Figure:
     """Returns the front of each study, with all other networks that have a speed.
 
-    The speed axis is logarithmic. Networks that were not trained because they violate a limit are at the lower edge.
+    The speed axis is logarithmic. Networks that were timed but not trained are at the lower edge.
 
     Args:
         views: Studies with the same metric.
@@ -29,6 +31,8 @@ def plot_front(views: Sequence[StudyView]) -> go.Figure:
         UsageError: The studies have different metrics, or no network has a speed.
     """
     metric = check_same_metric(views)
+    if not any(own.is_drawable for view in views for own in view.networks):
+        raise UsageError("a plot of a front needs a network with a speed, but no network was timed")
     built = build_figure("Front", x="images/s", y=metric.title if not metric.is_share else f"{metric.short}, %")
     built.update_xaxes(type="log", dtick="D2", tickformat=",~r")
     floor = _floor(views)
@@ -45,10 +49,16 @@ def plot_front(views: Sequence[StudyView]) -> go.Figure:
             built.add_trace(_build_anchors(view, anchors, label, floor))
         limit = view.manifest.limits_in_force.get("images_per_s")
         if limit:
-            built.add_vline(
-                x=limit,
-                line={"dash": "dash", "width": 1, "color": colour or "#7F7F7F"},
-                annotation={"text": f"limit {figure(limit)}", "yanchor": "top", "textangle": -90},
+            built.add_vline(x=limit, line={"dash": "dash", "width": 1, "color": colour or "#7F7F7F"})
+            built.add_annotation(  # on a log axis, plotly places annotations by the logarithm, and lines by the value
+                x=math.log10(limit),
+                y=1,
+                yref="paper",
+                text=f"limit {figure(limit)}",
+                showarrow=False,
+                textangle=-90,
+                xanchor="left",
+                yanchor="top",
             )
     return built
 
@@ -84,7 +94,7 @@ def _build_points(
     floor: float,
 ) -> go.Scatter:
     mark, scale = MARKS[place], view.metric.scale
-    has_bars = place not in (Place.BEATEN, Place.STOPPED, Place.INFEASIBLE) or len(drawn) <= _MOST_BARS
+    has_bars = place not in (Place.BEATEN, Place.STOPPED, Place.INFEASIBLE, Place.TIMED) or len(drawn) <= _MOST_BARS
     colour = colour or mark.colour
     bars = {"color": faded(colour, 0.7 if place == Place.FRONT else 0.3), "thickness": 1, "width": 0}
     own = [network for _, network in drawn]

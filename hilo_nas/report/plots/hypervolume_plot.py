@@ -13,8 +13,6 @@ from hilo_nas.text.figures import figure
 
 __all__ = ["hypervolume_curve", "plot_hypervolume"]
 
-_COMPLETE = (Place.FRONT, Place.TIED, Place.BEATEN)
-
 
 def plot_hypervolume(views: Sequence[StudyView], *, over_hours: bool = False) -> go.Figure:
     """Returns the hypervolume of each study's front after each trial, in percent of the largest one.
@@ -63,7 +61,7 @@ def hypervolume_curve(view: StudyView, ref_point: tuple[float, float]) -> list[t
         ref_point: Images/s and value, as for `speed_hypervolume`.
     """
     ended = sorted(
-        (own for own in view.networks if own.number is not None and own.place != Place.BASELINE),
+        (own for own in view.networks if own.number is not None and own.arch is not None),
         key=lambda own: (own.finished_at or "", own.number or 0),
     )
     curve: list[tuple[int, float, float]] = []
@@ -71,7 +69,7 @@ def hypervolume_curve(view: StudyView, ref_point: tuple[float, float]) -> list[t
     trials, seconds, area = 0, 0.0, 0.0
     for own in ended:
         seconds += own.seconds
-        if own.finished_at is None or own.place == Place.OPEN:
+        if own.finished_at is None or own.place in (Place.OPEN, Place.TIMED):
             continue
         trials += 1
         point = _point(own)
@@ -83,6 +81,6 @@ def hypervolume_curve(view: StudyView, ref_point: tuple[float, float]) -> list[t
 
 
 def _point(own: NetworkView) -> tuple[float, float] | None:
-    if own.place not in _COMPLETE or own.images_per_s is None or own.value is None:
+    if not own.place.is_complete or own.images_per_s is None or own.value is None:
         return None
     return own.images_per_s, own.value

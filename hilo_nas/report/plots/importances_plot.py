@@ -10,11 +10,10 @@ import plotly.graph_objects as go
 
 from hilo_nas.errors import UsageError
 from hilo_nas.report.plots.style import build_figure
-from hilo_nas.report.study_view import Place, StudyView
+from hilo_nas.report.study_view import StudyView
 
 __all__ = ["knob_importances", "plot_importances"]
 
-_SCORED = (Place.FRONT, Place.TIED, Place.BEATEN)
 _FEWEST = 10
 """Minimum number of networks. The forest of fANOVA explains noise with fewer."""
 
@@ -60,8 +59,7 @@ def knob_importances(view: StudyView) -> Mapping[str, dict[str, float]]:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    own = [n for n in view.networks if n.place in _SCORED and n.knobs and n.images_per_s and n.value is not None]
+    own = [n for n in view.networks if n.place.is_complete and n.knobs and n.images_per_s and n.value is not None]
     if len(own) < _FEWEST:
         raise UsageError(f"importances need at least {_FEWEST} complete networks, but study {view.name} has {len(own)}")
     knobs = {knob.param: knob.choices for knob in view.manifest.space.knobs if knob.param in own[0].knobs}
@@ -77,24 +75,33 @@ def knob_importances(view: StudyView) -> Mapping[str, dict[str, float]]:
         return str(value) if categorical else knobs[name].index(value)
 
     found = {}
-    for target, values in (
-        ("images/s", [math.log(n.images_per_s or 1.0) for n in own]),
-        ("value", [n.value or 0.0 for n in own]),
-    ):
-        if max(values) <= min(values):
-            raise UsageError(f"importances need networks that differ, but all of study {view.name} have one {target}")
-        study = optuna.create_study()
-        study.add_trials(
-            [
-                optuna.trial.create_trial(
-                    params={name: choice(name, n.knobs[name]) for name in knobs}, distributions=distributions, value=v
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else Optuna reports each study that it creates
+    try:
+        for target, values in (
+            ("images/s", [math.log(n.images_per_s or 1.0) for n in own]),
+            ("value", [n.value or 0.0 for n in own]),
+        ):
+            if max(values) <= min(values):
+                raise UsageError(
+                    f"importances need networks that differ, but all of study {view.name} have one {target}"
                 )
-                for n, v in zip(own, values, strict=True)
-            ]
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        found[target] = {**dict.fromkeys(knobs, 0.0), **shares}
+            study = optuna.create_study()
+            study.add_trials(
+                [
+                    optuna.trial.create_trial(
+                        params={name: choice(name, n.knobs[name]) for name in knobs},
+                        distributions=distributions,
+                        value=v,
+                    )
+                    for n, v in zip(own, values, strict=True)
+                ]
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+                shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            found[target] = {**dict.fromkeys(knobs, 0.0), **shares}
+    finally:
+        optuna.logging.set_verbosity(level)
     return found

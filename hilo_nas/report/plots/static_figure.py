@@ -27,6 +27,7 @@ _SYMBOLS = {
     "triangle-down-open": ("v", False),
     "asterisk-open": ("x", True),
     "x-thin-open": ("x", True),
+    "line-ns-open": ("|", True),
     "square-open": ("s", False),
     "diamond": ("D", True),
     "star-open": ("*", False),
@@ -128,7 +129,7 @@ def _draw_axes(axes: Axes, figure: go.Figure) -> None:
     for note in layout.annotations:
         if note.textangle:  # along a vertical line, from the top
             place: dict[str, Any] = {
-                "xy": (note.x, 1.0),
+                "xy": (10**note.x if layout.xaxis.type == "log" else note.x, 1.0),
                 "xycoords": ("data", "axes fraction"),
                 "rotation": 90,
                 "va": "top",

@@ -36,6 +36,7 @@ MARKS = {
     Place.BEATEN: Mark("circle", "#7F7F7F", 5, 0.7),
     Place.STOPPED: Mark("triangle-down-open", "#7F7F7F", 6, 0.7),
     Place.UNTRAINED: Mark("asterisk-open", "#7F7F7F", 6, 0.9),
+    Place.TIMED: Mark("line-ns-open", "#7F7F7F", 6, 0.7),
     Place.INFEASIBLE: Mark("x-thin-open", "#D55E00", 6, 0.9),
     Place.PREDICTED: Mark("square-open", "#CC79A7", 7),
     Place.BASELINE: Mark("diamond", "#009E73", 10),

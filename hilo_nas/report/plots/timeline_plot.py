@@ -21,7 +21,7 @@ _GROUPS = {
     "stopped at a rung": ("#56B4E9", (Place.STOPPED,)),
     "baseline": ("#009E73", (Place.BASELINE,)),
     "infeasible, failed or did not train": ("#D55E00", (Place.INFEASIBLE, Place.FAILED, Place.UNTRAINED)),
-    "not finished": ("#E69F00", (Place.OPEN,)),
+    "timed only or not finished": ("#E69F00", (Place.TIMED, Place.OPEN)),
 }
 """Colour of the trials by their places."""
 

@@ -153,6 +153,7 @@ class StudyConfig:
     speeds: str | None = _field(None, "study to copy timings from; networks are not timed here")
     reuse: str | None = _field(None, "study to copy scores and comparable timings from")
     report: str | None = _field(None, "HTML file with a report, which the search rewrites as it goes")
+    track: str | None = _field(None, "experiment tracker that receives a copy of each trial: mlflow or wandb")
     checkpoint_mib: float = _field(2048.0, "maximum disk space of checkpoints in MiB; 0 keeps none")
     idle_timeout_s: float = _field(600.0, "time without output after which a worker is stopped, in seconds or as 10m")
 
