@@ -17,7 +17,7 @@ TRACKERS: Mapping[str, str] = {
     "mlflow": "hilo_nas.tracking.mlflow_tracker:MlflowTracker",
     "wandb": "hilo_nas.tracking.wandb_tracker:WandbTracker",
 }
-"""Class of each tracker by name, as `module:class`. The name is that of its library and of the extra that installs it."""
+"""Class of each tracker, as `module:class`, by the name of its library, which is that of the extra that installs it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

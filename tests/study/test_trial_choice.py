@@ -170,7 +170,7 @@ def test_the_knee_is_recommended_without_a_probability(study):
 
 
 def test_a_limit_of_the_study_does_not_make_the_choice_unsure(study):
-    manifest = dataclasses.replace(study.manifest, limits={"latency_ms": 36.0})
+    manifest = dataclasses.replace(study.manifest, limits={"latency_ms": 35.21})
     limited = write_study(study.path.parent, "limited", demo_records(), manifest)
     found = recommend(limited, limits={"images_per_s": 900.0})
     assert found.record.number == 4

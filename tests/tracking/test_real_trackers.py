@@ -1,7 +1,6 @@
 """The real libraries, without a network: MLflow on local files, Weights & Biases offline."""
 
 import json
-import sys
 
 import pytest
 from fakes import FakeMachine
@@ -23,6 +22,7 @@ def search(tracker, trials=3):
         return hilo_nas.search("litv2_digits", study="first", trials=trials, device="cpu", settings=settings)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SQLAlchemy, in MLflow's own store
 def test_mlflow_has_a_run_per_study_and_one_per_trial(home, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{home / 'mlflow.db'}"
@@ -37,12 +37,13 @@ def test_mlflow_has_a_run_per_study_and_one_per_trial(home, monkeypatch):
     assert len(children) == len([own for own in hilo_nas.load_study("first").records if not own.is_open])
     first = children["trial 0"]
     assert first.data.metrics["images_per_s"] == pytest.approx(study.records[0].measurement.images_per_s)
-    assert first.data.metrics["images_per_s_low"] < first.data.metrics["images_per_s_high"]
+    assert first.data.metrics["latency_ms_p50"] < first.data.metrics["latency_ms_p95"]
     assert first.data.params["depths"] == "1-1-2-1"
     assert [own.path for own in client.list_artifacts(parent.info.run_id)] == ["report.html"]
     assert "litv2_digits" in parent.data.params["space"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wandb_has_a_run_with_a_step_per_trial(home, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -51,16 +52,8 @@ def test_wandb_has_a_run_with_a_step_per_trial(home, monkeypatch):
     study = search("wandb")
     (folder,) = (home / "wandb").glob("offline-run-*")
     assert (folder / "files" / "report.html").stat().st_size > 1e6
-    sys.stdout.flush()
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
-    store, rows = DataStore(), []
-    store.open_for_scan(str(next(folder.glob("*.wandb"))))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.HasField("history"):
-            rows.append({(item.key or item.nested_key[0]): json.loads(item.value_json) for item in record.history.item})
-    assert [row["number"] for row in rows] == [own.number for own in study.records if not own.is_open]
-    assert rows[0]["images_per_s"] == pytest.approx(study.records[0].measurement.images_per_s)
+    content = next(folder.glob("*.wandb")).read_bytes()
+    for record in study.records:
+        if not record.is_open:  # values are stored as JSON
+            assert json.dumps(record.measurement.images_per_s).encode() in content
+            assert json.dumps("-".join(map(str, record.arch.depths))).encode() in content
