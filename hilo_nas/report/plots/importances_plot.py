@@ -14,6 +14,9 @@ from hilo_nas.report.study_view import StudyView
 
 __all__ = ["knob_importances", "plot_importances"]
 
+_MOST = 500
+"""Maximum number of networks, evenly spaced by their trials. Of 3,000 networks,
+500 and all gave importances within 0.02, in 7 and 35 CPU s."""
 _FEWEST = 10
 """Minimum number of networks. The forest of fANOVA explains noise with fewer."""
 
@@ -62,6 +65,7 @@ def knob_importances(view: StudyView) -> Mapping[str, dict[str, float]]:
     own = [n for n in view.networks if n.place.is_complete and n.knobs and n.images_per_s and n.value is not None]
     if len(own) < _FEWEST:
         raise UsageError(f"importances need at least {_FEWEST} complete networks, but study {view.name} has {len(own)}")
+    own = own[:: -(-len(own) // _MOST)]
     knobs = {knob.param: knob.choices for knob in view.manifest.space.knobs if knob.param in own[0].knobs}
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.CategoricalDistribution(list(map(str, choices)))

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from hilo_nas.errors import UsageError
-from hilo_nas.report.plots.style import build_figure, hover_text
+from hilo_nas.report.plots.style import build_figure
 from hilo_nas.report.study_view import NetworkView, Place, StudyView
 from hilo_nas.text.figures import figure
 
@@ -96,7 +96,8 @@ def _build_band(
     for (index, network), place in zip(own, places, strict=True):
         xs += [*range(len(axes)), None]
         ys += [*(axis.heights[place] for axis in axes), None]
-        texts += [hover_text(network, view)] * (len(axes) + 1)
+        label = f"trial {network.number}: {network.speed_text} images/s, {network.value_text(view.metric)}"
+        texts += [label] * (len(axes) + 1)  # short, because each point repeats it
         names += [f"{view.index}:{index}"] * (len(axes) + 1)
     return go.Scatter(
         x=xs,
