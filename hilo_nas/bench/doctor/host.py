@@ -37,16 +37,19 @@ _EXTRAS = {
 """Module and purpose of each extra of this package."""
 
 
-def check_host(*, root: Path = Path("/"), sleep: Callable[[float], None] = time.sleep) -> list[Finding]:
+def check_host(
+    *, root: Path = Path("/"), cores: int | None = None, sleep: Callable[[float], None] = time.sleep
+) -> list[Finding]:
     """Returns the properties of this host. Watches the load for two seconds.
 
     Args:
         root: Folder that contains proc and sys.
+        cores: Number of cores that this process may use. Defaults to the kernel's number.
         sleep: Function that waits for a number of seconds.
     """
     return [
         _check_versions(),
-        _check_cores(root),
+        _check_cores(root, count_cores() if cores is None else cores),
         _check_memory(root),
         _check_load(root, sleep),
         *_check_disks(root),
@@ -64,8 +67,8 @@ def _check_versions() -> Finding:
     )
 
 
-def _check_cores(root: Path) -> Finding:
-    cores, host, limit = count_cores(), os.cpu_count() or 1, _cpu_limit(root)
+def _check_cores(root: Path, cores: int) -> Finding:
+    host, limit = os.cpu_count() or 1, _cpu_limit(root)
     flags = read_cpu_flags() or set()
     known = [name for name in ("avx2", "avx512f", "amx_bf16", "avx512_bf16", "avx512_fp16", "asimd") if name in flags]
     text = f"{cores} of {host} cores" + (f", {', '.join(known)}" if known else "")
