@@ -22,7 +22,7 @@ class LiveReport:
     """Receiver of events that writes a report after trials, and passes all events on.
 
     The search waits while the report is written. With many trials, writes become rarer. A report that cannot be written
-    does not end the search: the first failure is reported as a warning, and no further report is written.
+    does not end the search: the first failure is reported as a warning, and is the last attempt.
 
     Args:
         path: HTML file. Only an earlier report is replaced.
@@ -63,7 +63,7 @@ class LiveReport:
             write_html_report([open_study(self._study)], self._path)
         except Exception as error:  # a report is never worth a search
             self._has_failed = True
-            text = f"no further report is written, because it failed: {type(error).__name__}: {error}"
+            text = f"the report is not written any more: {type(error).__name__}: {error}"
             self._emit(Notice(level="warning", text=text))
             return
         ended = self._clock()

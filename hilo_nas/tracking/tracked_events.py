@@ -35,7 +35,7 @@ class TrackedEvents:
         self._has_failed = False
 
     def __call__(self, event: Event) -> None:
-        """Passes the event on, and stores what it tells of trials."""
+        """Passes the event on, and stores the trials that it reports."""
         self._emit(event)
         if self._has_failed:
             return
