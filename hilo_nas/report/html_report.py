@@ -196,7 +196,7 @@ def _row(network: NetworkView, view: StudyView) -> dict[str, Any]:
             {name: value for name, value in dataclasses.asdict(stage).items() if value is not None} for stage in stages
         ]
     if network.place.is_complete:
-        row["export"] = command("export", view.address, "--trial", network.number or 0, "-o", f"out-{network.number}/")
+        row["export"] = command("export", view.name, "--trial", network.number or 0, "-o", f"out-{network.number}/")
     return row
 
 

@@ -21,7 +21,7 @@ def test_a_report_has_every_network_and_its_command(tmp_path):
     page = render_report([write_study(tmp_path, "demo", demo_records())])
     (study,) = content_of(page)["studies"]
     assert [row.get("number") for row in study["networks"]] == [0, 1, 2, 3, 4, 5, 6]
-    assert study["networks"][2]["export"].endswith("demo --trial 2 -o out-2/")
+    assert study["networks"][2]["export"] == "hilo-nas export demo --trial 2 -o out-2/"
     assert "export" not in study["networks"][5]
     assert [stage["map_side"] for stage in study["networks"][2]["stages"]] == [16, 8, 4, 2]
     assert "@@" not in page.replace(page[page.index("<script>") : page.rindex("<script>")], "")

@@ -90,7 +90,11 @@ function show(id, name, change = (figure) => figure) {
   const entries = layout.showlegend === false ? 0 : data.filter((trace) => trace.showlegend !== false).length;
   const perRow = Math.max(Math.floor(place.clientWidth / 190), 1);
   merged.margin = { ...merged.margin, b: (id === "parallel" ? 90 : 64) + (entries > 1 ? 22 * Math.ceil(entries / perRow) : 0) };
-  if (place.clientWidth < 600) merged.margin = { ...merged.margin, l: 48, r: 8 };
+  if (place.clientWidth < 600) {
+    merged.margin = { ...merged.margin, l: 48, r: 8 };
+    if (merged.xaxis.type === "log") merged.xaxis.tickangle = -45;
+    if (id === "front") place.style.height = `${360 + merged.margin.b}px`;
+  } else if (id === "front") place.style.height = "";
   Plotly.react(place, data, merged, CONFIG);
   place.removeAllListeners("plotly_click");
   place.on("plotly_click", (event) => {
