@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         list_studies,
         load_study,
         measure,
+        plan_search,
         remeasure,
         search,
         write_report,
@@ -61,6 +62,7 @@ __all__ = [
     "load_space",
     "load_study",
     "measure",
+    "plan_search",
     "prepare_for_inference",
     "remeasure",
     "search",
@@ -70,7 +72,9 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Exported", "Measured", "Study", "list_studies", "load_study"), "api"),
-    **dict.fromkeys(("estimate_cost", "export_files", "measure", "remeasure", "search", "write_report"), "api"),
+    **dict.fromkeys(
+        ("estimate_cost", "export_files", "measure", "plan_search", "remeasure", "search", "write_report"), "api"
+    ),
     "ArchConfig": "arch.config",
     "Evaluator": "evaluation",
     "Exporter": "export",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from hilo_nas.evaluation import Evaluator
     from hilo_nas.export import NetworkSource, StudySource
-    from hilo_nas.searching import Cost
+    from hilo_nas.searching import Cost, SearchPlan
     from hilo_nas.study.posteriors import Posteriors
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "list_studies",
     "load_study",
     "measure",
+    "plan_search",
     "remeasure",
     "search",
     "write_report",
@@ -357,6 +358,44 @@ def estimate_cost(
     from hilo_nas.searching import estimate_cost as estimate
 
     return estimate(load_config(config, settings or {}, {"space": space}), on_event, evaluator=evaluator)
+
+
+def plan_search(
+    space: str | Path | None = None,
+    *,
+    hours: float,
+    config: ConfigLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_event: Callable[[Event], None] = ignore_event,
+    evaluator: Evaluator | None = None,
+) -> SearchPlan:
+    """Returns a proposed configuration for a new search of a given duration, with its estimated cost and its reasons.
+
+    Reads the images, and times and briefly trains a few networks. Proposes the space, the image size and the number of
+    the training images, the rungs and the number of trials. Settings that are given are kept.
+
+    Args:
+        space: Name of a shipped space, or a YAML file. Proposed from `timing.img_size` if left out.
+        hours: Time for the search.
+        config: All settings.
+        settings: Single settings by name. They have priority over `config`.
+        on_event: Function that receives the events.
+        evaluator: Evaluator for timings and trainings. Defaults to one on this machine.
+
+    Raises:
+        UsageError: The time is too short, the study exists, or a setting is invalid.
+        HiloNasError: For the same reasons as in `search`.
+
+    Example:
+        >>> plan = hilo_nas.plan_search(hours=8, settings={"data.source": "cifar10/train.tar", "timing.img_size": 32})
+        >>> study = hilo_nas.search(config=plan.config, study="cifar")
+    """
+    from hilo_nas.bench.proxy_check.stored_checks import describe_ranking
+    from hilo_nas.searching import plan_search as propose
+
+    asked = load_config(config, settings or {}, {"space": space})
+    plan = propose(asked, hours, on_event, evaluator=evaluator)
+    return dataclasses.replace(plan, reasons=(*plan.reasons, describe_ranking(plan)))
 
 
 def remeasure(

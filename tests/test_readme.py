@@ -77,7 +77,7 @@ UNTIL = ("--until-trials 100", "--until-trials 20")
 REAL = ("official", "training")
 """Commands that build networks and take seconds."""
 WITHOUT_EVALUATOR = ("samplers", "training")
-TIMING = ("doctor", "measure", "official", "releases", "samplers", "training")
+TIMING = ("doctor", "measure", "official", "plan", "releases", "samplers", "training")
 """Commands that time and write no study, besides those of `bench`."""
 
 

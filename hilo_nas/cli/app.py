@@ -30,6 +30,7 @@ Studies are stored in ./studies, or in $HILO_NAS_STUDIES_DIR."""
 
 _SUMMARIES = {
     "search": "Search for fast and accurate networks, or resume a study.",
+    "plan": "Propose a search that fits into a given time.",
     "config": "Show the settings of a search as YAML.",
     "measure": "Time networks side by side.",
     "remeasure": "Time the front of a study again, here or on another device.",

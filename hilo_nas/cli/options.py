@@ -13,6 +13,7 @@ import typer
 from hilo_nas.cli.completion import complete_space, complete_study
 
 __all__ = [
+    "HOURS_HELP",
     "Format",
     "OptionalSpace",
     "OptionalStudy",
@@ -49,4 +50,5 @@ OptionalStudy = Annotated[
         show_default=False,
     ),
 ]
+HOURS_HELP = "Time for the search in hours, such as 0.5."
 Output = Annotated[Format, typer.Option("--format", help="Output format.")]

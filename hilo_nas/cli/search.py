@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.options import OptionalSpace
+from hilo_nas.cli.options import HOURS_HELP, OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.commands import FLAGS
@@ -24,11 +25,13 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = """Search for networks that are fast on this machine and accurate.
 
 Without arguments, it searches the shipped space litv2_digits with scikit-learn's digits on the available device. A
-second call resumes the search. With only --study, it resumes that study. `hilo-nas config` lists all settings."""
+second call resumes the search. With only --study, it resumes that study. With --hours, no trial begins after that
+time, and a new study is planned for it, as by `hilo-nas plan`. `hilo-nas config` lists all settings."""
 EXAMPLES = """Examples:
 hilo-nas search
 hilo-nas search litv2_cifar --device cuda --data cifar10/train.tar --study gpu
 hilo-nas search --study gpu --trials 40
+hilo-nas search --data cifar10/train.tar --img-size 32 --hours 8 --study cifar
 hilo-nas search --proxy mine.py:score --proxy-images 2000 --study mine
 hilo-nas search litv2_cifar --proxy none --trials 1000 --study edge-box
 hilo-nas search --set study.speeds=edge-box --data cifar10/train.tar"""
@@ -45,16 +48,37 @@ _ENDINGS = {
 def run(
     config: SearchConfig,
     space: OptionalSpace = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help=HOURS_HELP, rich_help_panel="Trials", show_default=False)
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only estimate the cost, from brief runs of a few networks.")
     ] = False,
 ) -> None:
     """Runs the search, or estimates its cost."""
     config = config if space is None else dataclasses.replace(config, space=space)
+    if hours is not None:
+        config = _plan(config, hours, build_console())
     if dry_run:
         _print_cost(config, build_console())
     else:
         _search(config, build_console())
+
+
+def _plan(config: SearchConfig, hours: float, console: Console) -> SearchConfig:
+    """Returns the configuration of a search of a given time, with a proposal for what is left out of a new one."""
+    from hilo_nas import api
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.cli.plan import describe_plan
+    from hilo_nas.searching.forecast.search_plan import is_plannable
+
+    if not is_plannable(config):
+        return config.replace({"search.timeout_s": 3600 * hours})
+    start = time.monotonic()
+    with build_display(console) as display:
+        plan = api.plan_search(config=config, hours=hours, on_event=display)
+    console.print("\n".join(describe_plan(plan, hours)), markup=False, soft_wrap=True)
+    return plan.config.replace({"search.timeout_s": 3600 * hours - (time.monotonic() - start)})
 
 
 def _search(config: SearchConfig, console: Console) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig
     from hilo_nas.searching.finalists.remeasure import RemeasureRequest, run_remeasure
     from hilo_nas.searching.forecast.dry_run import Cost, estimate_cost
+    from hilo_nas.searching.forecast.search_plan import SearchPlan, plan_search
     from hilo_nas.searching.session import run_search
 
 __all__ = [
@@ -20,7 +21,9 @@ __all__ = [
     "Cost",
     "RemeasureRequest",
     "SearchConfig",
+    "SearchPlan",
     "estimate_cost",
+    "plan_search",
     "run_remeasure",
     "run_search",
 ]
@@ -30,7 +33,9 @@ _HOMES = {
     "Cost": "forecast.dry_run",
     "RemeasureRequest": "finalists.remeasure",
     "SearchConfig": "configuration.search_config",
+    "SearchPlan": "forecast.search_plan",
     "estimate_cost": "forecast.dry_run",
+    "plan_search": "forecast.search_plan",
     "run_remeasure": "finalists.remeasure",
     "run_search": "session",
 }

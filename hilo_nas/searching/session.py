@@ -15,9 +15,10 @@ from hilo_nas.searching.finalists.confirmation import confirm_front
 from hilo_nas.searching.finalists.quiet_moments import QuietRemeasurement
 from hilo_nas.searching.finalists.recalibration import update_calibrations
 from hilo_nas.searching.finalists.remeasure import time_front
-from hilo_nas.searching.forecast.dry_run import estimate_search, try_networks
+from hilo_nas.searching.forecast.dry_run import estimate_search
 from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
 from hilo_nas.searching.forecast.study_forecast import forecast_study
+from hilo_nas.searching.forecast.tried_networks import try_networks
 from hilo_nas.searching.halving.budget_increase import increase_budget, with_larger_budget
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.opening.baselines import check_baselines, join_baselines, report_baseline_cost
@@ -138,7 +139,8 @@ def run_search(
         known = {record.key for record in loop.records if not record.is_open}
         due = [baseline for baseline in manifest.baselines if baseline not in known]
         subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in due]
-        report_baseline_cost(due, manifest.plan, try_networks(evaluator, setup, subjects, event_log), event_log)
+        tried = try_networks(evaluator, setup, subjects, event_log)
+        report_baseline_cost(due, manifest.plan, [network.seconds for network in tried], event_log)
         left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s, min_gain=config.search.min_gain)
         if config.proxy.confirm:

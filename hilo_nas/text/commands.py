@@ -13,7 +13,6 @@ FLAGS: Mapping[str, str] = {
     "study.name": "--study",
     "search.trials": "--trials",
     "search.until_trials": "--until-trials",
-    "search.timeout_s": "--timeout",
     "search.seed": "--seed",
     "timing.device": "--device",
     "timing.batch_size": "--batch-size",

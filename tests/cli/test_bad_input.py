@@ -67,7 +67,7 @@ def test_words_for_numbers_are_refused(refused, option):
 
 
 def test_a_duration_that_is_none_is_refused(refused):
-    said = refused("search", "--timeout", "soon", code=2)
+    said = refused("search", "--set", "search.timeout_s=soon", code=2)
     assert "search.timeout_s: a duration must be above 0, such as 90s, 30m or 1h30m, but got 'soon'" in said
 
 

@@ -29,8 +29,8 @@ OTHER_MEANINGS = {
     "--device": {"remeasure"},  # another one than the study's
     "--batch-size": {"export"},  # of a training
     "--img-size": {"export", "show", "data show", "data check"},  # of an architecture; of the images shown
-    "--output": {"export", "report", "data show"},  # which says what is written
-    "-o": {"export", "report", "data show"},
+    "--output": {"export", "plan", "report", "data show"},  # which says what is written
+    "-o": {"export", "plan", "report", "data show"},
     "--force": {"export", "report", "data show", "data write"},  # which says what is replaced
     "--min-images-per-s": {"export", "front"},  # what chooses the trial, or predicted networks
     "--max-latency-ms": {"export", "front"},
@@ -87,7 +87,7 @@ def test_options_change_on_purpose_only():
 
 def test_no_command_has_more_options_than_a_screen_shows():
     counts = {words: len(options_of(command)) for words, command in walk_commands()}
-    assert counts["search"] == len(FLAGS) + 3 == 20  # --config, --set and --dry-run
+    assert counts["search"] == len(FLAGS) + 4 == 20  # --config, --set, --hours and --dry-run
     assert {words: count for words, count in counts.items() if count > 12} == {"search": 20}
 
 

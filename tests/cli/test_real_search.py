@@ -289,7 +289,17 @@ def test_an_exported_trial_builds_the_same_network_in_timm(killed, home, environ
 @pytest.mark.slow
 def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment):
     code, out, err = finish(
-        home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "dry", "--dry-run", "--timeout", "1h"
+        home,
+        environment,
+        "search",
+        "tiny.yaml",
+        "--data",
+        "digits",
+        "--study",
+        "dry",
+        "--dry-run",
+        "--set",
+        "search.timeout_s=1h",
     )
     assert (code, err) == (0, "")
     assert "per trial (median of 3 networks" in out

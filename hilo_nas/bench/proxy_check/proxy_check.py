@@ -31,12 +31,20 @@ from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
 
-__all__ = ["ProxyCheck", "ProxyCheckFindings", "run_proxy_check"]
+__all__ = [
+    "LONG_FACTOR",
+    "LONG_SEED",
+    "PROXY_SEED",
+    "ProxyCheck",
+    "ProxyCheckFindings",
+    "run_proxy_check",
+    "to_checked_network",
+]
 
-_PROXY_SEED, _LONG_SEED, _SECOND_LONG_SEED = 0, 1, 2
+PROXY_SEED, LONG_SEED, _SECOND_LONG_SEED = 0, 1, 2
 """Seeds: of the proxy's training, as in a search and in a benchmark table, and of the first and second long
 training."""
-_DEFAULT_LONG_FACTOR = 10
+LONG_FACTOR = 10
 """Default budget of a long training, in multiples of the proxy's budget."""
 
 
@@ -123,7 +131,7 @@ def run_proxy_check(
         config = config.replace({"proxy.batch_size": stored.plan.batch_size})
     proxy = plan_of(config, space)
     ratio = config.proxy.rung_ratio or DEFAULT_RATIO
-    plan = _with_long_budget(proxy, check.long_images or _DEFAULT_LONG_FACTOR * proxy.images, ratio)
+    plan = _with_long_budget(proxy, check.long_images or LONG_FACTOR * proxy.images, ratio)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:
         _check_long_is_scored(StoredStudy(folder.path), long)
@@ -137,8 +145,8 @@ def run_proxy_check(
     if check.target is not None:
         targets = _load_target(check.target, stored, plan, [network.subject.key for network in networks])
     trainings = [
-        SweepTraining(seed=_PROXY_SEED, images=budget, networks=len(networks)),
-        SweepTraining(seed=_LONG_SEED, images=long, networks=len(networks)),
+        SweepTraining(seed=PROXY_SEED, images=budget, networks=len(networks)),
+        SweepTraining(seed=LONG_SEED, images=long, networks=len(networks)),
         SweepTraining(seed=_SECOND_LONG_SEED, images=long, networks=min(check.second_seed, len(networks))),
     ]
     sweep = Sweep(space=space, networks=networks, plan=plan, trainings=trainings, proxies=check.training_free)
@@ -150,8 +158,8 @@ def run_proxy_check(
     if unscored := [f"{images:,}" for images in proxy.budgets if images not in budgets]:
         text = f"no network was scored after {', '.join(unscored)} images: the study's trainings were past them already"
         emit(Notice(level="warning", text=text))
-    found = [_to_checked_network(record, manifest, budgets, long, targets.get(record.key)) for record in records]
-    left_out = {images: leave_out_scores(records, manifest, images=images, seed=_PROXY_SEED) for images in budgets}
+    found = [to_checked_network(record, manifest, budgets, long, targets.get(record.key)) for record in records]
+    left_out = {images: leave_out_scores(records, manifest, images=images, seed=PROXY_SEED) for images in budgets}
     found = [dataclasses.replace(own, proxies={**own.proxies, **_list_predicted(own.key, left_out)}) for own in found]
     return ProxyCheckFindings(
         agreement=agree(found, budgets=_list_score_names(manifest, budgets, found)),
@@ -221,7 +229,7 @@ def _with_long_budget(proxy: ProxyPlan, images: int, ratio: float) -> ProxyPlan:
 
 def _check_long_is_scored(study: StoredStudy, long: int) -> None:
     """Raises UsageError if a long training of the study went past the budget `long` without a score there."""
-    found = [[score.images_seen for score in record.scores if score.seed == _LONG_SEED] for record in study.records]
+    found = [[score.images_seen for score in record.scores if score.seed == LONG_SEED] for record in study.records]
     if any(max(seen, default=0) > long and long not in seen for seen in found):
         scored = sorted({images for seen in found for images in seen})
         raise UsageError(
@@ -254,7 +262,7 @@ def _load_target(
             f"the target's study {target.name} must have the networks of this check, but has others. Create it with "
             "`hilo-nas proxy check` on the same space, with the same limits and the same image size for timing."
         )
-    found = {record.key: [score for score in record.scores if score.seed == _LONG_SEED] for record in records[:count]}
+    found = {record.key: [score for score in record.scores if score.seed == LONG_SEED] for record in records[:count]}
     longest = max((score.images_seen for scores in found.values() for score in scores), default=None)
     if longest is None:
         raise NotFoundError(
@@ -275,11 +283,11 @@ def _check_data(target: StoredStudy, manifest: Manifest) -> None:
 
 def _is_scored(records: Sequence[TrialRecord], images: int) -> bool:
     return any(
-        score.seed == _PROXY_SEED and score.images_seen == images for record in records for score in record.scores
+        score.seed == PROXY_SEED and score.images_seen == images for record in records for score in record.scores
     )
 
 
-def _to_checked_network(
+def to_checked_network(
     record: TrialRecord, manifest: Manifest, budgets: Sequence[int], long: int, target: float | None
 ) -> CheckedNetwork:
     """Returns the proxies, costs and long trainings that a record holds for its network."""
@@ -288,12 +296,12 @@ def _to_checked_network(
     proxies: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for images in budgets:
-        if score := found.get((_PROXY_SEED, images)):
+        if score := found.get((PROXY_SEED, images)):
             values = {_name(manifest, images): score.value}
             if score.loss is not None:
                 values[f"{LIKELIHOOD}@{images}"] = math.exp(-score.loss)
             proxies |= values
-            seconds |= dict.fromkeys(values, _training_seconds(record, _PROXY_SEED, images))
+            seconds |= dict.fromkeys(values, _training_seconds(record, PROXY_SEED, images))
     for name, count in (("params", record.parameters), ("macs", record.macs)):
         if count is not None:
             proxies[name], seconds[name] = float(count), 0.0
@@ -301,14 +309,14 @@ def _to_checked_network(
         proxies[score.metric], seconds[score.metric] = score.value, score.seconds
     if record.measurement is not None:
         seconds["images_per_s"] = record.measurement.seconds
-    trained = [top1.get((seed, long)) for seed in (_LONG_SEED, _SECOND_LONG_SEED)]
+    trained = [top1.get((seed, long)) for seed in (LONG_SEED, _SECOND_LONG_SEED)]
     # The first long training is the ground truth. Without it, the second must not move to the first place.
     kept = [value for value in trained if value is not None] if trained[0] is not None else []
     return CheckedNetwork(
         key=record.key,
         images_per_s=record.measurement.images_per_s if record.measurement else math.nan,
         long=tuple(kept),
-        long_seconds=_training_seconds(record, _LONG_SEED, long),
+        long_seconds=_training_seconds(record, LONG_SEED, long),
         proxies=proxies,
         seconds=seconds,
         target=target,

@@ -6,27 +6,30 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
 
-from hilo_nas.arch.cost import count_macs
 from hilo_nas.errors import HiloNasError
-from hilo_nas.evaluation import Evaluator, evaluator_or_local, run_task
+from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import (
     CostForeseen,
     DataPrepared,
     DeviceAwaited,
     Emit,
     Event,
-    LimitsForeseen,
     Notice,
     TrainingProgressed,
 )
-from hilo_nas.proxy.kinds import Attempt
-from hilo_nas.searching.configuration.resolve import plan_of, reduction_factor_of
+from hilo_nas.measurement import ProxyPlan
+from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, plan_of, reduction_factor_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
-from hilo_nas.searching.forecast.limit_forecast import estimate_limits
+from hilo_nas.searching.forecast.limit_forecast import LimitSample, estimate_limits
+from hilo_nas.searching.forecast.tried_networks import (
+    TriedNetwork,
+    count_training_macs,
+    draw_subjects,
+    try_networks,
+)
 from hilo_nas.searching.halving.rungs import expected_training_share
 from hilo_nas.searching.opening.baselines import check_baselines, due_baselines
 from hilo_nas.searching.opening.resume import reopen
@@ -38,9 +41,10 @@ from hilo_nas.searching.opening.study_setup import (
     requested_trials,
     set_up_study,
 )
+from hilo_nas.study.manifest import DataIdentity
 from hilo_nas.study.records import Subject
 
-__all__ = ["Cost", "estimate_cost", "estimate_search", "feasible_share", "try_networks"]
+__all__ = ["Cost", "CostSample", "build_cost", "estimate_cost", "estimate_search", "sample_costs"]
 
 _NETWORKS = 3
 _RECORD_BYTES = 12_000
@@ -128,12 +132,109 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
         )
 
 
-def feasible_share(estimated: LimitsForeseen | None) -> float:
-    """Returns the estimated share of networks that meet the limits and are trained, from 0 to 1.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CostSample:
+    """Estimated costs of a few networks of a study, from timing and briefly training them."""
 
-    It is the midpoint of the interval in `estimated`, or 1 if that is None.
+    networks: tuple[TriedNetwork, ...]
+    baselines: tuple[TriedNetwork, ...]
+    limits: LimitSample | None
+    """Sample for the limits; None if no limit needs a measurement."""
+    knows_limits: bool
+    """True if the sampler proposes only networks that are expected to meet the limits."""
+
+    @property
+    def trained_share(self) -> float:
+        """Estimated share of trials that meet the limits and are trained, from 0 to 1."""
+        return 1.0 if self.limits is None or self.knows_limits else self.limits.share
+
+    @property
+    def timing_s(self) -> float:
+        """Mean seconds of timing a network."""
+        return statistics.fmean(network.timing_s for network in self.networks)
+
+    @property
+    def training_s(self) -> float:
+        """Mean seconds of a training with the full budget."""
+        return statistics.fmean(network.training_s for network in self.networks)
+
+    @property
+    def per_image_s(self) -> float:
+        """Mean seconds of `training_s` per training image."""
+        return statistics.fmean(network.per_image_s for network in self.networks)
+
+    @property
+    def baselines_s(self) -> float:
+        """Seconds of all baselines that could be tried."""
+        return sum(network.seconds for network in self.baselines)
+
+    def trial_s(self, training_share: float) -> float:
+        """Returns the mean seconds per trial.
+
+        Args:
+            training_share: Expected training cost of a network as a share of a full training.
+        """
+        return self.timing_s + self.trained_share * training_share * self.training_s
+
+    def with_budget(self, images: int, before: int) -> CostSample:
+        """Returns the costs with another full budget.
+
+        Args:
+            images: Training images of the new budget.
+            before: Training images of the present budget.
+        """
+
+        def change(tried: Sequence[TriedNetwork]) -> tuple[TriedNetwork, ...]:
+            return tuple(
+                dataclasses.replace(one, training_s=one.training_s + one.per_image_s * (images - before))
+                for one in tried
+            )
+
+        return dataclasses.replace(self, networks=change(self.networks), baselines=change(self.baselines))
+
+
+def sample_costs(
+    setup: StudySetup,
+    evaluator: Evaluator,
+    emit: Emit,
+    *,
+    sampler: str | None = None,
+    baselines: Sequence[str] = (),
+    on_first: Callable[[TriedNetwork, float], None] = lambda network, growth: None,
+) -> CostSample:
+    """Returns the costs of a few networks, the smallest first. With limits, only networks that meet them are tried.
+
+    Args:
+        setup: Setup of the study.
+        evaluator: Times and trains the networks.
+        emit: Receives the events of the workers.
+        sampler: Name of the sampler; None for the default.
+        baselines: Baselines still to be tried. Each one is tried here, because baselines differ more than networks of a
+            space.
+        on_first: Receives the first network tried, and the ratio of the mean multiply-adds of all selected networks to
+            those of this one.
+
+    Raises:
+        HiloNasError: No network could be timed and trained.
     """
-    return 1.0 if estimated is None else (estimated.share_low + estimated.share_high) / 2
+    first, *others = subjects = draw_subjects(setup, _NETWORKS)
+    tried = try_networks(evaluator, setup, [first], emit)
+    if tried:
+        work = [count_training_macs(subject, setup) for subject in subjects]
+        on_first(tried[0], statistics.fmean(work) / max(work[0], 1))
+    limits = estimate_limits(setup, evaluator, emit)
+    if limits is not None and limits.feasible:
+        others = [subject for subject in limits.feasible if subject.key != first.key][: len(others)]
+    tried += try_networks(evaluator, setup, others, emit)
+    if not tried:
+        raise HiloNasError("none of the sampled networks could be timed and trained. See the warnings above.")
+    subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in baselines]
+    return CostSample(
+        networks=tuple(tried),
+        baselines=tuple(try_networks(evaluator, setup, subjects, emit)),
+        limits=limits,
+        knows_limits=(sampler or DEFAULT_SAMPLER) == DEFAULT_SAMPLER,
+    )
 
 
 def estimate_search(
@@ -153,54 +254,69 @@ def estimate_search(
     (`LimitsForeseen`), then the other networks are tried.
 
     Args:
-        config: Configuration of the search; only its timeout and number of confirmation seeds are read.
+        config: Configuration of the search; only its sampler, timeout and number of confirmation seeds are read.
         setup: Setup of the study.
         evaluator: Times and trains the networks.
         emit: Receives the events of the workers and the first estimate.
         trials: Number of networks still to be measured.
         set_up_s: Seconds before the first trial.
         reduction_factor: Reduction factor of successive halving; None if all networks are trained fully.
-        baselines: Baselines still to be tried. Each one is tried here, because baselines differ more than networks of a
-            space.
+        baselines: Baselines still to be tried.
     """
     begun = time.monotonic()
-    # Underestimates slightly: the first networks meet few others at a rung and are promoted more often.
     trained = expected_training_share(setup.plan.budgets, reduction_factor)
-    first, *others = subjects = _draw_networks(setup)
-    tried = try_networks(evaluator, setup, [first], emit)
-    if tried:
-        work = [_macs(subject, setup) for subject in subjects]
-        (timing, training), growth = tried[0], statistics.fmean(work) / max(work[0], 1)
-        total_s = set_up_s + trials * (timing + trained * growth * training)
+
+    def foresee(network: TriedNetwork, growth: float) -> None:
+        total_s = set_up_s + trials * (network.timing_s + trained * growth * network.training_s)
         emit(CostForeseen(trials=trials, total_s=total_s, seconds=time.monotonic() - begun, tried=1))
-    trained *= feasible_share(estimate_limits(setup, evaluator, emit))
-    tried += try_networks(evaluator, setup, others, emit)
-    if not tried:
-        raise HiloNasError("none of the sampled networks could be timed and trained. See the warnings above.")
-    timings, trainings = zip(*tried, strict=True)
-    subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in baselines]
-    baselines_s = sum(map(sum, try_networks(evaluator, setup, subjects, emit)))
-    each = [sum(seconds) for seconds in tried]
-    trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
+
+    sample = sample_costs(setup, evaluator, emit, sampler=config.search.sampler, baselines=baselines, on_first=foresee)
+    return build_cost(
+        sample, config, setup.plan, setup.data, trials=trials, set_up_s=set_up_s, reduction_factor=reduction_factor
+    )
+
+
+def build_cost(
+    sample: CostSample,
+    config: SearchConfig,
+    plan: ProxyPlan,
+    data: DataIdentity,
+    *,
+    trials: int,
+    set_up_s: float,
+    reduction_factor: float | None,
+) -> Cost:
+    """Returns the estimated cost of a search from the costs of a few networks.
+
+    Args:
+        sample: Costs of the networks, with the budget of `plan`.
+        config: Configuration of the search; only its timeout and number of confirmation seeds are read.
+        plan: Plan of the proxy.
+        data: Images of the study.
+        trials: Number of networks still to be measured.
+        set_up_s: Seconds before the first trial.
+        reduction_factor: Reduction factor of successive halving; None if all networks are trained fully.
+    """
+    # Underestimates slightly: the first networks meet few others at a rung and are promoted more often.
+    trial_s = sample.trial_s(expected_training_share(plan.budgets, reduction_factor))
     fits = None
     if config.search.timeout_s is not None:
-        fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - baselines_s) / trial_s)))
-    pixels = setup.data.n_images * 3 * setup.plan.img_size**2
+        fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - sample.baselines_s) / trial_s)))
+    pixels, each = data.n_images * 3 * plan.img_size**2, [network.seconds for network in sample.networks]
+    confirm = config.proxy.confirm
     return Cost(
         networks=len(each),
         set_up_s=set_up_s,
-        timing_s=statistics.median(timings),
-        training_s=statistics.median(trainings),
+        timing_s=statistics.median(network.timing_s for network in sample.networks),
+        training_s=statistics.median(network.training_s for network in sample.networks),
         trial_s=(min(each), max(each)),
         trials=trials,
-        baselines=len(baselines),
-        baselines_s=baselines_s,
-        total_s=set_up_s + baselines_s + trials * trial_s,
+        baselines=len(sample.baselines),
+        baselines_s=sample.baselines_s,
+        total_s=set_up_s + sample.baselines_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
-        confirmation_s=_CONFIRMED_NETWORKS * config.proxy.confirm * statistics.fmean(trainings)
-        if config.proxy.confirm
-        else None,
+        confirmation_s=_CONFIRMED_NETWORKS * confirm * sample.training_s if confirm else None,
     )
 
 
@@ -239,62 +355,3 @@ def _describe_activity(event: Event, waited_s: float) -> str:
     if isinstance(event, DeviceAwaited):
         return f"another process holds {event.device}"
     return "the first network is timed, then trained briefly"
-
-
-def _draw_networks(setup: StudySetup) -> list[Subject]:
-    """Returns a few networks of the space, the smallest first, including an anchor if there is one.
-
-    With copied timings, the networks come from the study with the timings.
-    """
-    if setup.timed is not None:
-        return [record.subject for record in setup.timed if record.subject.arch is not None][:_NETWORKS]
-    random, space = Random(0), setup.space
-    subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
-    subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
-    return sorted(subjects, key=lambda subject: _macs(subject, setup))
-
-
-def _macs(subject: Subject, setup: StudySetup) -> int:
-    """Returns the multiply-adds of a network at the size of the training images."""
-    assert subject.arch is not None
-    return count_macs(subject.arch, setup.plan.img_size, num_classes=setup.data.num_classes)
-
-
-def try_networks(
-    evaluator: Evaluator, setup: StudySetup, subjects: Sequence[Subject], emit: Emit
-) -> list[tuple[float, float]]:
-    """Returns the seconds of timing and of a full training for each network.
-
-    Networks that fail are left out with a warning.
-    """
-    tried = []
-    for subject in subjects:
-        try:
-            begun = time.monotonic()
-            for condition in setup.conditions if setup.timed is None else ():
-                run_task(evaluator, setup.tasks.time([subject], condition), emit)
-            timed = time.monotonic() - begun
-            tried.append((timed, _training_seconds(evaluator, subject, setup, emit)))
-        except HiloNasError as error:
-            name = "one network" if subject.arch else subject.key
-            emit(Notice(level="warning", text=f"{name} could not be timed and trained: {error}"))
-    return tried
-
-
-def _training_seconds(evaluator: Evaluator, subject: Subject, setup: StudySetup, emit: Emit) -> float:
-    """Returns the estimated seconds of scoring a network with the full budget."""
-    plan = setup.plan
-
-    def attempt(images: int) -> Attempt:
-        seen: list[tuple[int, float]] = []
-
-        def watch(event: Event) -> None:
-            if isinstance(event, TrainingProgressed):
-                seen.append((event.images_seen, time.monotonic()))
-            emit(event)
-
-        short = dataclasses.replace(plan, images=images, rungs=())
-        score = run_task(evaluator, setup.tasks.score(subject, 0, plan=short), watch).score
-        return Attempt(seconds=score.seconds, progress=tuple(seen))
-
-    return plan.declaration.estimate_seconds(plan.budgets[-1], plan.batch_size, attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from hilo_nas.evaluation import Evaluator
@@ -12,7 +13,7 @@ from hilo_nas.searching.tasks.study_tasks import time_together
 from hilo_nas.space import LIMITS, draw_networks, limit_text, measured_values, measured_violations
 from hilo_nas.study.records import Subject
 
-__all__ = ["estimate_limits", "has_measured_limits"]
+__all__ = ["LimitSample", "estimate_limits", "has_measured_limits"]
 
 _NETWORKS = 12
 _SMALLEST_OF = 500
@@ -20,7 +21,22 @@ _SMALLEST_OF = 500
 _SMALLEST = 2
 
 
-def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> LimitsForeseen | None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitSample:
+    """A sample of the space's networks that was timed to check the limits."""
+
+    event: LimitsForeseen
+    """Estimated share of networks that meet the limits, as emitted."""
+    feasible: tuple[Subject, ...]
+    """Networks of the sample that meet the limits."""
+
+    @property
+    def share(self) -> float:
+        """Estimated share of networks that meet the limits, from 0 to 1: the midpoint of the interval."""
+        return (self.event.share_low + self.event.share_high) / 2
+
+
+def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> LimitSample | None:
     """Times a sample of networks and returns the estimated share that meets the limits on measured quantities.
 
     Returns None if no limit needs a measurement, or if no network could be timed. The sample consists of random
@@ -43,12 +59,12 @@ def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> Limi
         emit(Notice(level="warning", text=text))
         return None
     keeping = {key: max(measured_violations(measured, own).values()) <= 0 for key, own in found.items()}
-    sample = [keeping[key] for key in (found if setup.timed else drawn) if key in keeping]
-    low, high = _share_interval(sum(sample), len(sample))
+    sample = {key: keeping[key] for key in (found if setup.timed else drawn) if key in keeping}
+    low, high = _share_interval(sum(sample.values()), len(sample))
     estimated = LimitsForeseen(
         limits=names,
         networks=len(sample),
-        keeping=sum(sample),
+        keeping=sum(sample.values()),
         share_low=low,
         share_high=high,
         smallest_keeps=any(keeping[key] for key in smallest if key in keeping),
@@ -56,7 +72,8 @@ def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> Limi
         timed_by=setup.timed_by,
     )
     emit(estimated)
-    return estimated
+    subjects = {record.key: record.subject for record in setup.timed} if setup.timed else drawn
+    return LimitSample(event=estimated, feasible=tuple(subjects[key] for key, keeps in sample.items() if keeps))
 
 
 def has_measured_limits(setup: StudySetup) -> bool:

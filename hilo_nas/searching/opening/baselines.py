@@ -50,24 +50,22 @@ def check_baselines(
         )
 
 
-def report_baseline_cost(
-    baselines: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[float, float]], emit: Emit
-) -> None:
+def report_baseline_cost(baselines: Sequence[str], plan: ProxyPlan, tried_s: Sequence[float], emit: Emit) -> None:
     """Emits the number of baselines, their training images and the estimated time, before they are tried.
 
     Args:
         baselines: Baselines still to be tried.
         plan: Plan of the study.
-        tried: Estimated seconds of timing and of training, for baselines that could be tried briefly.
+        tried_s: Estimated seconds of timing and training, for baselines that could be tried briefly.
         emit: Receives the notice.
     """
     if not baselines:
         return
-    seconds = sum(map(sum, tried)) * len(baselines) / max(len(tried), 1)
+    seconds = sum(tried_s) * len(baselines) / max(len(tried_s), 1)
     duration = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
     of_images = f" and trained on {plan.budgets[-1]:,} images" if plan.declaration.has_rungs else ""
     count = f"{len(baselines)} baselines will each be" if len(baselines) > 1 else "1 baseline will be"
-    emit(Notice(text=f"{count} timed{of_images}, in about {duration}" if tried else f"{count} timed{of_images}"))
+    emit(Notice(text=f"{count} timed{of_images}, in about {duration}" if tried_s else f"{count} timed{of_images}"))
 
 
 def join_baselines(stored: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:

@@ -12,8 +12,7 @@ from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import CohortTimed, CostForeseen, DataPrepared, LimitsForeseen, Notice
 from hilo_nas.searching import SearchConfig, estimate_cost, run_search
 from hilo_nas.searching.forecast import dry_run
-from hilo_nas.searching.forecast.dry_run import feasible_share
-from hilo_nas.searching.forecast.limit_forecast import _share_interval, estimate_limits
+from hilo_nas.searching.forecast.limit_forecast import LimitSample, _share_interval, estimate_limits
 from hilo_nas.searching.opening.study_setup import set_up_study
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
@@ -27,7 +26,8 @@ def foresee(machine, *, space=DIGITS, **options):
     """What is foreseen, the networks that were looked at under the first condition by key, and the events."""
     events = []
     setup = set_up_study(SearchConfig.of(data="digits", **options), space, machine, events.append)
-    found = estimate_limits(setup, machine, events.append)
+    sample = estimate_limits(setup, machine, events.append)
+    found = None if sample is None else sample.event
     return found, machine.cohorts[0][1] if machine.cohorts else [], events
 
 
@@ -188,15 +188,33 @@ def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, t
 
 def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(machine, tmp_path):
     whole, cheap = (
-        estimate_cost(SearchConfig.of(trials=10, rungs=1, **limits), lambda event: None)
+        estimate_cost(SearchConfig.of(trials=10, rungs=1, sampler="random", **limits), lambda event: None)
         for limits in ({}, {"min_images_per_s": 1e9})
     )
     assert whole.total_s > 10 * whole.training_s
     found, _, _ = foresee(machine, min_images_per_s=1e9)
-    assert feasible_share(None) == 1.0
-    assert feasible_share(found) == (found.share_low + found.share_high) / 2 < 0.2
+    assert LimitSample(event=found, feasible=()).share == (found.share_low + found.share_high) / 2 < 0.2
     assert cheap.total_s < 0.3 * whole.total_s
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_networks_that_meet_the_limits_are_tried(machine, speeds_seen):
+    config = SearchConfig.of(data="digits", min_images_per_s=speeds_seen[3])
+    setup = set_up_study(config, DIGITS, machine, lambda event: None)
+    sample = dry_run.sample_costs(setup, machine, lambda event: None)
+    first, *others = machine.measured
+    assert len(others) == 2
+    assert set(others) <= {subject.key for subject in sample.limits.feasible} - {first}
+    assert 0 < len(sample.limits.feasible) < sample.limits.event.networks
+
+
+def test_the_default_sampler_proposes_networks_within_the_limits_so_each_is_trained(machine, speeds_seen):
+    def cost(sampler):
+        options = {"trials": 10, "rungs": 1, "min_images_per_s": speeds_seen[3], "sampler": sampler}
+        return estimate_cost(SearchConfig.of(**options), lambda event: None).total_s
+
+    assert cost("hilo") == pytest.approx(cost(None), rel=0.01)
+    assert cost("hilo") > 1.5 * cost("random")
 
 
 def test_a_dry_run_gives_a_first_estimate_from_its_smallest_network(machine, tmp_path):

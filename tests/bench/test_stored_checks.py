@@ -1,0 +1,78 @@
+"""What a stored proxy check tells about a planned search."""
+
+import pytest
+import yaml
+from fakes import FakeTrainer
+
+from hilo_nas.bench.proxy_check.proxy_check import ProxyCheck, run_proxy_check
+from hilo_nas.bench.proxy_check.stored_checks import describe_ranking, find_ranking
+from hilo_nas.searching import SearchConfig, plan_search
+from hilo_nas.space import load_space
+from hilo_nas.study.stored_study import StoredStudy
+
+TWELVE = {
+    "patch_size": [4],
+    "embed_dims": [8, 12, 16],
+    "depths": [[1], [1, 2], [1, 2], [1]],
+    "head_dim": [8],
+    "attention": [["none"], ["hilo"], ["hilo"], ["none"]],
+    "alpha": [0.5],
+    "window_size": [[1], [2], [1], [1]],
+    "mlp_ratios": [2],
+    "defaults": {"img_size": 32, "proxy_images": 100_000},
+}
+"""A space of twelve networks."""
+SIZES = {"data": "digits", "device": "cpu", "proxy_batch_size": 64, "rungs": 2}
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "twelve.yaml"
+    path.write_text(yaml.safe_dump(TWELVE))
+    return str(path)
+
+
+@pytest.fixture
+def plan(space):
+    return plan_search(
+        SearchConfig.of(space=space, proxy_images=5_000, **SIZES), 2.0, lambda event: None, evaluator=FakeTrainer()
+    )
+
+
+def check(tmp_path, space, networks, **changes):
+    run_proxy_check(
+        SearchConfig.of(**{**SIZES, "proxy_images": 3_000, **changes}),
+        load_space(space),
+        StoredStudy(tmp_path / "checked"),
+        ProxyCheck(networks=networks, second_seed=0),
+        lambda event: None,
+        evaluator=FakeTrainer(),
+    )
+
+
+def test_a_check_of_the_space_and_the_images_tells_how_well_its_largest_budget_ranks(tmp_path, space, plan):
+    check(tmp_path, space, 12)
+    found = find_ranking(plan)
+    assert (found.study, found.networks, found.images, found.long_images) == ("checked", 12, 3_008, 30_016)
+    assert -1 <= found.low <= found.tau <= found.high <= 1
+    assert describe_ranking(plan).startswith("the check in study checked (12 networks): after 3,008 images")
+
+
+def test_without_a_check_the_command_is_given(plan, space):
+    assert find_ranking(plan) is None
+    assert f"hilo-nas proxy check {space} --study twelve-check --data digits" in describe_ranking(plan)
+
+
+@pytest.mark.parametrize(
+    ("networks", "changes"), [(9, {}), (12, {"proxy_batch_size": 32}), (12, {"img_size": 64, "proxy_img_size": 64})]
+)
+def test_small_checks_and_those_of_other_trainings_do_not_count(tmp_path, space, plan, networks, changes):
+    check(tmp_path, space, networks, **changes)
+    assert find_ranking(plan) is None
+
+
+def test_a_study_that_cannot_be_read_is_skipped(tmp_path, space, plan):
+    check(tmp_path, space, 12)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.yaml").write_text("schema_version: [")
+    assert find_ranking(plan) is not None

@@ -1,0 +1,75 @@
+"""How many networks and how many training images fit into a time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hilo_nas.errors import UsageError
+from hilo_nas.searching.configuration.rung_budgets import rungs_of
+from hilo_nas.searching.forecast.budget_choice import FEWEST_IMAGES, TrialCost, choose_budget
+from hilo_nas.searching.halving.rungs import expected_training_share
+
+COST = TrialCost(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.001)
+FIXED = {"batch_size": 128, "ratio": 3.0, "reduction_factor": 2.0, "most_images": 200_000}
+
+
+def share_of(found, reduction_factor=2.0):
+    return expected_training_share((*rungs_of(found.images, count=found.rungs), found.images), reduction_factor)
+
+
+def choose(seconds, cost=COST, **changes):
+    return choose_budget(cost, seconds=seconds, **{**FIXED, **changes})
+
+
+def test_more_time_first_makes_trainings_longer_then_trials_more():
+    hour, four, day = (choose(3600.0 * hours) for hours in (0.5, 0.7, 24))
+    assert hour.trials in (40, 41)
+    assert four.trials in (40, 41)
+    assert FEWEST_IMAGES < hour.images < four.images < FIXED["most_images"]
+    assert day.images == 200_000
+    assert day.trials > 500
+
+
+def test_little_time_leaves_fewer_trials_at_the_smallest_budget():
+    found = choose(150.0)
+    assert 12 <= found.trials < 40
+    assert found.images == FEWEST_IMAGES
+
+
+@given(seconds=st.floats(1.0, 1e6), trained_share=st.floats(0.05, 1.0), per_image_s=st.floats(1e-5, 0.1))
+def test_what_is_chosen_fits_into_the_time_or_is_refused(seconds, trained_share, per_image_s):
+    cost = TrialCost(timing_s=2.0, trained_share=trained_share, fixed_s=1.0, per_image_s=per_image_s)
+    fewest = 12 * cost.seconds(FEWEST_IMAGES, 1.0)
+    if seconds < fewest / 2:
+        with pytest.raises(UsageError, match="12 networks at "):
+            choose(seconds / 2, cost)
+        return
+    found = choose(2 * seconds, cost)
+    assert found.trials >= 12
+    assert found.images % 128 == 0 or found.images == 200_000
+    assert found.trials * cost.seconds(found.images, share_of(found)) <= 1.02 * 2 * seconds
+
+
+def test_given_numbers_are_kept():
+    assert choose(7200.0, trials=10).trials == 10
+    assert choose(7200.0, images=9_000).images == 9_000
+    assert choose(7200.0, rungs=1).rungs == 1
+    assert choose(7200.0, trials=10).images > choose(7200.0, trials=100).images
+
+
+def test_rungs_need_some_batches_before_the_first():
+    assert choose(3600.0, images=128 * 9 * 10).rungs == 3
+    assert choose(3600.0, images=128 * 9 * 10 - 128).rungs == 2
+    assert choose(3600.0, images=128 * 3 * 10 - 128).rungs == 1
+
+
+@pytest.mark.parametrize(("changes", "named"), [({"trials": 50}, "50 networks"), ({"images": 10**6}, "12 networks")])
+def test_too_short_a_time_is_refused_with_the_time_that_it_takes(changes, named):
+    with pytest.raises(UsageError, match=named) as error:
+        choose(100.0, **changes)
+    assert "1 min 40 s for them. Use more --hours" in str(error.value)
+
+
+def test_a_proxy_without_a_budget_gets_as_many_trials_as_fit():
+    cost = TrialCost(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.0)
+    assert choose(300.0, cost, images=1, rungs=1, reduction_factor=None).trials == 100
