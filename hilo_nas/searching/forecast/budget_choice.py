@@ -119,8 +119,9 @@ def choose_budget(
         images = min(max(whole(fitting), whole(FEWEST_IMAGES + batch_size - 1)), most_images)
     trial_s, least = cost.seconds(images, share_at(images, rungs_at(images))), trials or _FEWEST_TRIALS
     if least * trial_s > _TOLERANCE * seconds:
+        each = f" at {images:,} training images" if cost.per_image_s else ""
         raise UsageError(
-            f"{least} networks at {images:,} training images take about {duration(least * trial_s)}, but there are "
+            f"{least} networks{each} take about {duration(least * trial_s)}, but there are "
             f"{duration(max(seconds, 0))} for them. Use more --hours, smaller images (--proxy-img-size), a space with "
             "smaller networks, or a faster --device."
         )

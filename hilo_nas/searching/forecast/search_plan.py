@@ -165,7 +165,8 @@ def _choose_budget(
     """Returns the configuration with trials and budget, the costs with this budget, and a sentence per choice."""
     plan, defaults = setup.plan, defaults_of(config, setup.space)
     trains = plan.declaration.has_rungs
-    passes = MOST_PASSES * max(setup.data.n_images - (setup.data.n_scored or 0), 1)
+    held_out = (setup.data.n_scored or 0) if setup.data.val_name is None else 0
+    images = max(setup.data.n_images - held_out, 1)
     found = choose_budget(
         TrialCost(
             timing_s=sample.timing_s,
@@ -177,7 +178,7 @@ def _choose_budget(
         batch_size=plan.batch_size,
         ratio=config.proxy.rung_ratio or DEFAULT_RATIO,
         reduction_factor=reduction_factor_of(config) if trains else None,
-        most_images=min(defaults["proxy.images"], passes),
+        most_images=min(defaults["proxy.images"], MOST_PASSES * images),
         trials=config.search.until_trials or config.search.trials,
         images=config.proxy.images if trains else plan.budgets[-1],
         rungs=config.proxy.rungs if trains else 1,
@@ -197,9 +198,8 @@ def _choose_budget(
     if trains and config.proxy.rungs is None:
         changes["proxy.rungs"] = found.rungs
     if trains:
-        images = setup.data.n_images - (setup.data.n_scored or 0)
         reasons.append(
-            f"{found.trials} networks at {found.images:,} training images each ({found.images / max(images, 1):.2g} "
+            f"{found.trials} networks at {found.images:,} training images each ({found.images / images:.2g} "
             f"passes over {images:,}), scored {found.rungs} times"
         )
         sample = sample.with_budget(found.images, plan.budgets[-1])

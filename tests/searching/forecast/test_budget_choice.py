@@ -73,3 +73,5 @@ def test_too_short_a_time_is_refused_with_the_time_that_it_takes(changes, named)
 def test_a_proxy_without_a_budget_gets_as_many_trials_as_fit():
     cost = TrialCost(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.0)
     assert choose(300.0, cost, images=1, rungs=1, reduction_factor=None).trials == 100
+    with pytest.raises(UsageError, match="12 networks take about 36 s, but there are 30 s"):
+        choose(30.0, cost, images=1, rungs=1, reduction_factor=None)
