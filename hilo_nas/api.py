@@ -60,7 +60,7 @@ class Study(DrawnStudy):
 
     `records` holds the trials. `manifest` holds the settings and conditions of the study.
 
-    Example:
+    Examples:
         >>> study = hilo_nas.load_study("my-gpu")
         >>> study.best(min_images_per_s=900).key
     """
@@ -137,7 +137,7 @@ class Study(DrawnStudy):
 
         Arguments and errors are the same as for `hilo_nas.export_files`.
 
-        Example:
+        Examples:
             >>> study.export("out/", min_images_per_s=900).files
         """
         return export_files(
@@ -222,7 +222,7 @@ def write_report(
         UsageError: The studies have different metrics, one has no trial, or the file exists and is not a report.
         StorageError: A file cannot be written.
 
-    Example:
+    Examples:
         >>> hilo_nas.write_report(["my-gpu", "my-cpu"], "report.html")
     """
     from hilo_nas.report.html_report import write_html_report
@@ -295,7 +295,7 @@ def search(
         HiloNasError: The device, the data or the disk cannot be used.
         KeyboardInterrupt: The search was interrupted. All finished trials are stored.
 
-    Example:
+    Examples:
         >>> study = hilo_nas.search("litv2_digits", study="first", trials=12, device="cpu")
         >>> study.front()
     """
@@ -352,7 +352,7 @@ def estimate_cost(
     Raises:
         HiloNasError: For the same reasons as in `search`.
 
-    Example:
+    Examples:
         >>> hilo_nas.estimate_cost("litv2_digits", settings={"search.trials": 40}).total_s
     """
     from hilo_nas.searching import estimate_cost as estimate
@@ -430,7 +430,7 @@ def remeasure(
         DeviceError: This machine does not have the device.
         StudyLockedError: A search is running in the study.
 
-    Example:
+    Examples:
         >>> hilo_nas.remeasure("my-gpu", device="cpu", into="my-cpu").front()
     """
     from hilo_nas.searching import RemeasureRequest, run_remeasure
@@ -514,7 +514,7 @@ def measure(
         DeviceError: This machine does not have the device.
         MeasurementError: The reference network does not fit into memory.
 
-    Example:
+    Examples:
         >>> hilo_nas.measure(["litv2_small", "timm:resnet50"], batch_size=8).to_frame()
     """
     from hilo_nas.evaluation import evaluator_or_local, measure_named
@@ -607,7 +607,7 @@ def export_files(
         StorageError: The folder is not writable.
         ConversionError: The outputs of the exported files differ from those of the source.
 
-    Example:
+    Examples:
         >>> hilo_nas.export_files("out/arch.yaml", "deploy/", format="onnx", weights="last.pth.tar").files
     """
     from hilo_nas.export import (

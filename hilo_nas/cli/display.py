@@ -61,7 +61,7 @@ def build_display(console: Console) -> Iterator[Display]:
 def show_progress() -> Iterator[Display]:
     """Yields a receiver that shows events: live on a terminal, as lines in a notebook or a pipe.
 
-    Example:
+    Examples:
         >>> with hilo_nas.show_progress() as on_event:
         ...     study = hilo_nas.search("litv2_digits", study="first", on_event=on_event)
     """

@@ -522,7 +522,7 @@ _START: contextvars.ContextVar[StartEvaluator] = contextvars.ContextVar("start_e
 def use_evaluator(start: StartEvaluator) -> Iterator[None]:
     """Returns a context that replaces `LocalEvaluator`, also for CLI commands. Intended for tests and notebooks.
 
-    Example:
+    Examples:
         `with use_evaluator(lambda logs, **options: FakeEvaluator()): run_search(request, print)`
 
     Args:

@@ -32,7 +32,7 @@ def create_model(network: str | ArchConfig, *, num_classes: int = 1000, **option
     Raises:
         ArchError: The options contain an invalid field of the architecture.
 
-    Example:
+    Examples:
         >>> hilo_nas.create_model(hilo_nas.load_study("my-gpu").best().arch, num_classes=10)
     """
     name, fields = ("litv2", network.to_dict()) if isinstance(network, ArchConfig) else (network, {})

@@ -95,8 +95,13 @@ def _draw_scatter(axes: Axes, trace: Any) -> None:
         zorder=2,
     )
     if "text" in trace.mode:
+        from matplotlib.patheffects import withStroke
+
+        halo = [withStroke(linewidth=3, foreground="white")]  # error bars pass behind the names
         for x, y, text in zip(trace.x, trace.y, trace.text, strict=True):
-            axes.annotate(text, (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7)
+            axes.annotate(
+                text, (x, y), (0, -14), textcoords="offset points", ha="center", fontsize=8, path_effects=halo
+            )
 
 
 def _error_of(bars: Any) -> list[Any] | None:
@@ -145,13 +150,16 @@ def _draw_axes(axes: Axes, figure: go.Figure) -> None:
         from matplotlib.ticker import PercentFormatter
 
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(_plain(layout.xaxis.title.text))
     axes.set_ylabel(_plain(layout.yaxis.title.text))
     if layout.xaxis.showgrid is not False:
         axes.grid(color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
-    if layout.showlegend is not False and axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=8)
+    labels = axes.get_legend_handles_labels()[1]
+    if layout.showlegend is not False and labels:
+        ncols = 5 if sum(map(len, labels)) < 70 else 3
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=ncols, frameon=False, fontsize=8)
 
 
 def _colour_of(text: str) -> str | tuple[float, float, float, float]:
