@@ -9,7 +9,13 @@ import time
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
-from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, plan_of, reduction_factor_of, resolve
+from hilo_nas.searching.configuration.resolve import (
+    DEFAULT_SAMPLER,
+    name_baselines,
+    plan_of,
+    reduction_factor_of,
+    resolve,
+)
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.finalists.confirmation import confirm_front
 from hilo_nas.searching.finalists.quiet_moments import QuietRemeasurement
@@ -94,6 +100,7 @@ def run_search(
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
+        config = name_baselines(config, space, study)
         check_baselines(config.search.baselines, config.study.speeds, study, evaluator, event_log)
         if study.exists:
             manifest, setup = _resume(config, study, space, evaluator, event_log)

@@ -24,7 +24,7 @@ from hilo_nas.events import (
     TrainingProgressed,
 )
 from hilo_nas.proxy.kinds import Attempt
-from hilo_nas.searching.configuration.resolve import plan_of, reduction_factor_of
+from hilo_nas.searching.configuration.resolve import name_baselines, plan_of, reduction_factor_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.forecast.limit_forecast import estimate_limits
 from hilo_nas.searching.halving.rungs import expected_training_share
@@ -103,6 +103,7 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
             evaluator, Path(logs), purpose="a dry run", idle_timeout_s=config.study.idle_timeout_s
         ) as evaluator,
     ):
+        config = name_baselines(config, space, folder)
         check_baselines(config.search.baselines, config.study.speeds, folder, evaluator, emit)
         if folder.exists:
             manifest = folder.manifest
