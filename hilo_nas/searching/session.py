@@ -21,6 +21,7 @@ from hilo_nas.searching.finalists.confirmation import confirm_front
 from hilo_nas.searching.finalists.quiet_moments import QuietRemeasurement
 from hilo_nas.searching.finalists.recalibration import update_calibrations
 from hilo_nas.searching.finalists.remeasure import time_front
+from hilo_nas.searching.finalists.stage_timing import time_stages
 from hilo_nas.searching.forecast.dry_run import estimate_search, try_networks
 from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
 from hilo_nas.searching.forecast.study_forecast import forecast_study
@@ -153,6 +154,7 @@ def run_search(
         if remeasurement is not None:
             remeasurement.wait_and_remeasure()
             _time_front(study, manifest, evaluator, setup.resources, event_log)
+            time_stages(study, manifest, evaluator, setup.resources, event_log)
         _write_posteriors(study)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         event_log(finished)
