@@ -199,6 +199,8 @@ class _Parts:
                 f"Time: each part alone on random inputs at {self.times.condition}, {self.times.measured_at}. "
                 f"The parts take {total} ms per call in total."
             )
+            if self.times.verdict != "steady":
+                text += f" The machine was {self.times.verdict}, so the shares are rough."
             console.print(text, style="dim", soft_wrap=True)
         elif self.missing is not None:
             console.print(self.missing, style="dim", soft_wrap=True)

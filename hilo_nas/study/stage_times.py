@@ -33,6 +33,8 @@ class PartTimes:
     measured_at: str
     seconds: dict[str, Positive]
     """Seconds per call for each part in `hilo_nas.arch.cost.PARTS`."""
+    verdict: str
+    """State of the machine during the timing, one of `hilo_nas.measurement.VERDICTS`."""
 
     @property
     def shares(self) -> dict[str, float]:

@@ -75,6 +75,7 @@ def test_the_stored_share_of_time_is_shown(fused, capsys):
         condition=manifest.objective.label(),
         device=manifest.device,
         measured_at="2026-11-28T10:00:00Z",
+        verdict="bursty",
         seconds={part: 0.001 * (2 if part == "stage 3" else 1) for part in PARTS},
     )
     key = next(record.key for record in fused.records if record.number == 3)
@@ -85,7 +86,13 @@ def test_the_stored_share_of_time_is_shown(fused, capsys):
     assert content["seconds"]["head"] == 0.001
     assert main(["show", "fused:3"]) == 0
     text = capsys.readouterr().out
-    for part in ("28.6%", "7 ms per call in total", "2026-11-28T10:00:00Z", manifest.objective.label()):
+    for part in (
+        "28.6%",
+        "The machine was bursty",
+        "7 ms per call in total",
+        "2026-11-28T10:00:00Z",
+        manifest.objective.label(),
+    ):
         assert part in text
     assert main(["show", "fused:3", "--img-size", "64"]) == 0
     text = capsys.readouterr().out

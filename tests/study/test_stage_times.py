@@ -12,6 +12,7 @@ TIMES = PartTimes(
     condition=build_condition(fused=True).label(),
     device=build_device(),
     measured_at="2026-11-28T10:00:00Z",
+    verdict="steady",
     seconds={part: 0.001 * (i + 1) for i, part in enumerate(PARTS)},
 )
 

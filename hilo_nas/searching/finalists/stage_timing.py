@@ -11,6 +11,7 @@ from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Time, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement.rounds import fast_seconds
+from hilo_nas.measurement.verdicts import judge_cohort
 from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.stage_times import PartTimes, StageTimes, fault_of_parts, load_stage_times
@@ -64,6 +65,7 @@ def time_stages(
             device=manifest.device,
             measured_at=utc_now(),
             seconds={part: fast_seconds(timing.measurements[part].call_seconds) for part in PARTS},
+            verdict=judge_cohort(timing.measurements.values()).verdict,
         )
     if found != stored.networks:
         StageTimes(networks=found).write(study.stages_path)
