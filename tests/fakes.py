@@ -64,7 +64,7 @@ class FakeMachine(FakeEvaluator):
         self.data = {"name": "digits", "content_hash": "0123456789abcdef", "n_images": 1797, "hflip": False}
         self.num_classes = 10
         self.cohorts, self.calibrated, self.targets, self.grouped_by = [], [], [], []
-        self.read_as = []
+        self.read_as, self.parted = [], []
         """Options of reading the images, of each call that prepared them."""
         self.load, self.looks = {}, []
         """What the device says of others while something is timed, and what it says from each look on."""
@@ -103,6 +103,8 @@ class FakeMachine(FakeEvaluator):
             case Count():
                 return self.count(Subject.from_dict(task.subject))
             case Time():
+                if parts := [name for name, entry in task.entries.items() if "function" in entry.subject]:
+                    return self.time_parts(parts, task.condition)
                 self.timings_s.append(task.seconds)
                 subjects = {name: Subject.from_dict(entry.subject) for name, entry in task.entries.items()}
                 if not subjects:
@@ -180,6 +182,11 @@ class FakeMachine(FakeEvaluator):
             measurements={key: dataclasses.replace(timing, is_preliminary=is_brief) for key, timing in found.items()},
             failures={key: self.failure_of(key) for key in subjects if key in self.failures},
         )
+
+    def time_parts(self, parts, condition):
+        self.parted.append(condition.label())
+        found = {name: build_measurement(100.0 * 2**i, condition=condition) for i, name in enumerate(parts)}
+        return Timing(measurements=found)
 
     def failure_of(self, key):
         reason = self.failures[key]

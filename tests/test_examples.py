@@ -3,6 +3,7 @@
 import asyncio
 import re
 import runpy
+import sys
 import time
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def run(name, *arguments):
 
 
 def test_every_script_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"search_and_export", "measure_networks", "watch_events"}
+    tested = {"search_and_export", "measure_networks", "watch_events", "tensorboard_events"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
 def test_a_search_with_an_export(machine, tmp_path, capsys):
@@ -57,6 +59,27 @@ def test_a_search_that_its_events_end(machine, tmp_path, capsys):
     finished = sum(record.state.is_measured for record in hilo_nas.load_study(tmp_path / "watched").records)
     assert 0 < finished < 20
     assert machine.closed
+
+
+def test_a_search_that_tensorboard_follows(machine, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for trials in (3, 4):
+        run("tensorboard_events", str(tmp_path / "followed"), trials)
+    events = EventAccumulator(str(tmp_path / "followed/tensorboard")).Reload()
+    speeds = {own.step: own.value for own in events.Scalars("trial/images_per_s")}
+    records = hilo_nas.load_study(tmp_path / "followed").records
+    stored = {own.number: own.measurement.images_per_s for own in records if own.state.is_measured}
+    assert len(stored) == 4
+    assert speeds == pytest.approx(stored, rel=1e-5)
+    assert len(events.Tensors("trial/network/text_summary")) == 4
+
+
+def test_without_tensorboard_the_example_names_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SystemExit, match="pip install tensorboard"):
+        run("tensorboard_events", str(tmp_path / "followed"))
 
 
 def client_of(tmp_path, sources=None):

@@ -18,7 +18,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from hilo_nas.cli.apps import App
-from hilo_nas.cli.console import build_console, echo, prepare_streams
+from hilo_nas.cli.console import IS_QUIET, build_console, echo, prepare_streams
 from hilo_nas.cli.text import verbatim
 from hilo_nas.errors import HiloNasError
 
@@ -102,7 +102,9 @@ app = App(
 def _options(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Show results and warnings, but no progress."),
 ) -> None:
+    IS_QUIET.set(quiet)
     if version:
         import hilo_nas
 

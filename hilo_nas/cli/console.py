@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -19,7 +21,10 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-__all__ = ["Screen", "build_console", "echo", "plain", "prepare_streams"]
+__all__ = ["IS_QUIET", "Screen", "build_console", "echo", "plain", "prepare_streams"]
+
+IS_QUIET = ContextVar("IS_QUIET", default=False)
+"""True if the current command shows no progress (`hilo-nas --quiet`)."""
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and newline
@@ -75,6 +80,8 @@ def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: 
         pipe_width: Number of columns if the output is not a terminal. The default is enough for any table.
     """
     options: dict[str, Any] = {"stderr": stderr, "soft_wrap": soft_wrap, "highlight": False, "markup": False}
+    if os.environ.get("NO_COLOR"):
+        options["color_system"] = None  # rich would still write bold and dim text
     console = Screen(emoji=False, **options)
     return console if console.is_terminal or console.is_jupyter else Screen(emoji=False, width=pipe_width, **options)
 

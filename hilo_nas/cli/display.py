@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
-from hilo_nas.cli.console import build_console
+from hilo_nas.cli.console import IS_QUIET, build_console
 from hilo_nas.cli.live_view import LiveView
 from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
@@ -48,9 +49,12 @@ class Display(Protocol):
 
 @contextlib.contextmanager
 def build_display(console: Console) -> Iterator[Display]:
-    """Yields a receiver that shows events: live on a terminal, else as lines."""
-    if not console.is_terminal:
-        yield _Lines(console)
+    """Yields a receiver that shows events: live on a terminal, else as lines. If `IS_QUIET`, shows warnings only.
+
+    A live view moves the cursor by escape codes, so a terminal without colours (`NO_COLOR`) gets lines as well.
+    """
+    if IS_QUIET.get() or not console.is_terminal or os.environ.get("NO_COLOR"):
+        yield _Lines(console, _warning if IS_QUIET.get() else _line)
         return
     display = LiveView(console, _line)
     with Live(console=console, get_renderable=display.render, refresh_per_second=4, transient=True):
@@ -70,21 +74,35 @@ def show_progress() -> Iterator[Display]:
 
 
 class _Lines:
-    """Prints one line per event, except for very frequent events."""
+    """Prints one line per event, except for events without a line.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    Args:
+        console: Console to print on.
+        line: Function that returns an event as a line with markup, or None.
+    """
+
+    def __init__(self, console: Console, line: Callable[[Event], str | None]) -> None:
+        self._console, self._line = console, line
 
     def __call__(self, event: Event) -> None:
-        text = _line(event)
+        text = self._line(event)
         if text:
             self._console.print(text, soft_wrap=True, markup=True)
+
+
+def _warning(event: Event) -> str | None:
+    """Returns a warning as text with markup; None for other events."""
+    if isinstance(event, Notice) and event.level == "warning":
+        return f"[yellow]warning:[/] {escape(event.text)}"
+    if isinstance(event, CohortTimed) and event.verdict != "steady":
+        return f"[yellow]warning:[/] {escape(event.text)}"
+    return None
 
 
 def _line(event: Event) -> str | None:
     """Returns an event as text with markup; None for events that are too frequent for a line."""
     if isinstance(event, Notice):
-        return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
+        return _warning(event) or escape(event.text)
     if isinstance(event, DataRead):
         first, *rest = DataSummary.from_dict(event.summary).to_lines()
         return escape("\n".join([first, *(f"  {line}" for line in rest)]))
@@ -120,9 +138,7 @@ def _line(event: Event) -> str | None:
         return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"
     if isinstance(event, CohortTimed):
         text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
-        return escape(f"{text}: {event.verdict}") + (
-            f"\n[yellow]warning:[/] {escape(event.text)}" * (event.verdict != "steady")
-        )
+        return "\n".join(filter(None, [escape(f"{text}: {event.verdict}"), _warning(event)]))
     if isinstance(event, SearchStarted):
         return escape(f"study {event.study} on {event.device}: {event.done} of {event.total} networks measured")
     if isinstance(event, TrialFinished):

@@ -19,8 +19,10 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.measurement.fields import to_plain
 from hilo_nas.report.study_view import NetworkView, Place, StudyView
 from hilo_nas.study.descriptions import describe_proxy
+from hilo_nas.study.stage_times import PartTimes, fault_of_parts, load_stage_times
 from hilo_nas.study.stored_study import open_study
 from hilo_nas.text.commands import command
 from hilo_nas.text.durations import duration
@@ -33,8 +35,8 @@ _IMG_SIZE = 224
 
 HELP = """Show one network in full: figures with conditions, stages, cost and provenance.
 
-Parameters and multiply-adds follow from formulas. `hilo-nas bench stages` times the
-parts of a LITv2 network on this machine."""
+Parameters and multiply-adds follow from formulas. The share of time is that of the last
+timing of the front. `hilo-nas bench stages` times the parts of any LITv2 network here."""
 
 EXAMPLES = """Examples:
 hilo-nas show my-gpu:4
@@ -63,7 +65,8 @@ def run(
     if output is Format.csv:
         raise UsageError("show has the formats table and json")
     if (trial := parse_trial(network)) is not None:
-        view = StudyView.from_study(open_study(trial[0]))
+        study = open_study(trial[0])
+        view = StudyView.from_study(study)
         own = next((own for own in view.networks if own.number == trial[1]), None)
         if own is None:
             last = max((own.number or 0 for own in view.networks), default=None)
@@ -71,6 +74,11 @@ def run(
             raise NotFoundError(f"study {view.name} has no trial {trial[1]}: {known}")
         parts = _Parts.of(own.arch, img_size or view.manifest.objective.img_size, view.manifest.data.num_classes)
         facts = _describe_trial(own, view)
+        objective = view.manifest.objective
+        if parts is not None and parts.img_size == objective.img_size:
+            found = load_stage_times(study.stages_path).networks.get(own.key)
+            is_valid = found is not None and found.fits(objective, view.manifest.device)
+            parts = dataclasses.replace(parts, times=found if is_valid else None, missing=_why_missing(network, view))
     else:
         arch = _load(network)
         parts, facts, own = _Parts.of(arch, img_size or _IMG_SIZE, 1000), {"architecture": describe_arch(arch)}, None
@@ -137,6 +145,10 @@ class _Parts:
     img_size: int
     stages: tuple[StageSummary, ...]
     costs: dict[str, NetworkCost]
+    times: PartTimes | None = None
+    """Stored times of the parts."""
+    missing: str | None = None
+    """Sentence for a trial without stored times."""
 
     @classmethod
     def of(cls, arch: ArchConfig | None, img_size: int, num_classes: int) -> _Parts | None:
@@ -156,6 +168,8 @@ class _Parts:
             "img_size": self.img_size,
             "stages": [dataclasses.asdict(stage) for stage in self.stages],
             "parts": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
+            "times": None if self.times is None else {**to_plain(self.times), "shares": self.times.shares},
+            "times_missing": None if self.times is not None else self.missing,
         }
 
     def show(self, console: Console) -> None:
@@ -170,6 +184,7 @@ class _Parts:
             Column("mlp", ["" if own is None else figure(own.mlp_ratio, 3) for own in stages], rank=1),
             Column("params", [f"{self.costs[name].parameters / params:.1%}" for name in PARTS]),
             Column("MACs", [f"{self.costs[name].macs / macs:.1%}" for name in PARTS]),
+            *self._time_columns(),
             Column("attention", ["" if own is None else _attention(own) for own in stages], justify="left"),
         ]
         print_fitting(columns, console, other_format="json")
@@ -178,6 +193,32 @@ class _Parts:
             f"of {self.arch.patch_size} x {self.arch.patch_size} pixels. Stages 2 to 4 include the token merging."
         )
         console.print(text, style="dim", soft_wrap=True)
+        if self.times is not None:
+            total = figure(1e3 * sum(self.times.seconds.values()), 3)
+            text = (
+                f"Time: each part alone on random inputs at {self.times.condition}, {self.times.measured_at}. "
+                f"The parts take {total} ms per call in total."
+            )
+            if self.times.verdict != "steady":
+                text += f" The machine was {self.times.verdict}, so the shares are rough."
+            console.print(text, style="dim", soft_wrap=True)
+        elif self.missing is not None:
+            console.print(self.missing, style="dim", soft_wrap=True)
+
+    def _time_columns(self) -> list[Column]:
+        if self.times is None:
+            return []
+        return [Column("time", [f"{self.times.shares[name]:.1%}" for name in PARTS])]
+
+
+def _why_missing(network: str, view: StudyView) -> str:
+    """Returns why a trial has no times of its parts, with the command that measures them."""
+    objective = view.manifest.objective
+    if (fault := fault_of_parts(objective)) is not None:
+        return f"The share of time per stage was not measured, because {fault}."
+    words = ("--device", objective.device, "--batch-size", objective.batch_size, "--img-size", objective.img_size)
+    bench = command("bench", "stages", "--network", network, "--precision", objective.precision, *words)
+    return f"The share of time per stage was not measured. Measure it with {bench}"
 
 
 def _attention(stage: StageSummary) -> str:

@@ -9,12 +9,19 @@ import time
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
-from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, plan_of, reduction_factor_of, resolve
+from hilo_nas.searching.configuration.resolve import (
+    DEFAULT_SAMPLER,
+    name_baselines,
+    plan_of,
+    reduction_factor_of,
+    resolve,
+)
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.finalists.confirmation import confirm_front
 from hilo_nas.searching.finalists.quiet_moments import QuietRemeasurement
 from hilo_nas.searching.finalists.recalibration import update_calibrations
 from hilo_nas.searching.finalists.remeasure import time_front
+from hilo_nas.searching.finalists.stage_timing import time_stages
 from hilo_nas.searching.forecast.dry_run import estimate_search
 from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
 from hilo_nas.searching.forecast.study_forecast import forecast_study
@@ -95,6 +102,7 @@ def run_search(
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
+        config = name_baselines(config, space, study)
         check_baselines(config.search.baselines, config.study.speeds, study, evaluator, event_log)
         if study.exists:
             manifest, setup = _resume(config, study, space, evaluator, event_log)
@@ -148,6 +156,7 @@ def run_search(
         if remeasurement is not None:
             remeasurement.wait_and_remeasure()
             _time_front(study, manifest, evaluator, setup.resources, event_log)
+            time_stages(study, manifest, evaluator, setup.resources, event_log)
         _write_posteriors(study)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         event_log(finished)

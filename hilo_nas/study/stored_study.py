@@ -128,6 +128,11 @@ class StoredStudy:
         """Path of `posteriors.json`."""
         return self.path / "posteriors.json"
 
+    @property
+    def stages_path(self) -> Path:
+        """Path of `stages.json`."""
+        return self.path / "stages.json"
+
     def orphaned(self) -> RecordError:
         """Returns the error for trial records without a manifest."""
         fault = "is not a regular file" if os.path.lexists(self.manifest_path) else "is missing"

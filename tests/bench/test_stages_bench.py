@@ -1,18 +1,18 @@
 """Where a network's time goes: parts that make up the whole, floors that follow from what the device does at best."""
 
+import json
+
 import pytest
 import torch
+from builders import demo_records, write_study
 
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.arch.cost import PARTS, count_macs, count_parts
-from hilo_nas.bench.stages.stage_parts import build_copy, build_part, build_product
+from hilo_nas.bench.stages.device_rates import build_copy, build_product
 from hilo_nas.bench.stages.stages_bench import StagesPlan, run_stages
 from hilo_nas.bench.stages.stages_report import report_stages
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
-from hilo_nas.measurement import Condition
-from hilo_nas.models import build_model, fill_zero_weights
 from hilo_nas.report import render_csv, render_markdown
-from hilo_nas.timing.prepared_network import prepare
 
 PLAN = StagesPlan(device="cpu", batch_size=2)
 MACS_PER_S = 5e10
@@ -94,31 +94,16 @@ def test_all_faults_of_a_plan_are_reported_at_once():
     with pytest.raises(UsageError) as caught:
         StagesPlan(network="resnet50", precision="amp-bf16", seconds=0)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "network must be one of litv2_small, litv2_medium, litv2_base, but got 'resnet50'"
+    assert lines[0] == (
+        "network must be STUDY:TRIAL, an architecture's .yaml file or litv2_small, litv2_medium, litv2_base, but got "
+        "'resnet50'"
+    )
     assert lines[1] == "precision must be one of fp32, bf16, fp16, but got 'amp-bf16'"
     assert lines[2] == "seconds must be above 0, but got 0"
+    with pytest.raises(UsageError, match="must be a LITv2, but timm:resnet18 is not"):
+        StagesPlan(network="timm:resnet18")
     with pytest.raises(UsageError, match="at least 32 pixels"):
         StagesPlan(img_size=16)
-
-
-@torch.no_grad()
-def test_parts_put_together_are_the_network():
-    """Each part runs on a fixed input. On the outputs of the previous part, the parts give the network's output."""
-    arch = PRESETS["litv2_small"]
-    images = torch.randn(1, 3, 64, 64)
-    torch.manual_seed(1)
-    network = build_model(arch, num_classes=10).eval()
-    fill_zero_weights(network)
-    common = {"arch": arch.to_dict(), "batch_size": 1, "img_size": 64, "device": "cpu", "precision": "fp32"}
-    y = images
-    for part in PARTS:
-        torch.manual_seed(1)
-        module = build_part(part=part, num_classes=10, in_chans=3, **common)
-        assert module.x.shape == y.shape
-        module.x = y
-        y = module(None)
-    expected = network(images)
-    assert (y - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @torch.inference_mode()
@@ -130,24 +115,9 @@ def test_the_product_and_the_copy_do_what_they_say():
     assert copy.x.numel() * 4 == 4096
 
 
-def test_parts_are_timed_in_the_layout_that_the_network_has_them_in():
-    subject = {
-        "function": "hilo_nas.bench.stages.stage_parts:build_part",
-        "arguments": {
-            "part": "stage 2",
-            "arch": PRESETS["litv2_small"].to_dict(),
-            "batch_size": 2,
-            "img_size": 32,
-            "device": "cpu",
-            "precision": "fp32",
-        },
-    }
-    with torch.inference_mode():
-        found = prepare(subject, Condition(batch_size=2, img_size=32), num_classes=10)
-        assert found.call().is_contiguous(memory_format=torch.channels_last)
-    assert "batchnorms=folded" in found.form.split()
-    module = build_part(num_classes=10, in_chans=3, **subject["arguments"])
-    moved = module.to(memory_format=torch.contiguous_format)
-    assert moved.x.is_contiguous(memory_format=torch.channels_last)
-    offsets = moved.part.downsample.conv_offset.weight
-    assert offsets.is_contiguous(memory_format=torch.channels_last)
+def test_a_trial_and_a_file_can_be_the_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+    record = next(record for record in write_study(tmp_path, "demo", demo_records()).records if record.number == 3)
+    assert StagesPlan(network="demo:3", img_size=32).arch == record.subject.arch
+    (tmp_path / "arch.yaml").write_text(json.dumps(record.subject.arch.to_dict()))
+    assert StagesPlan(network=str(tmp_path / "arch.yaml"), img_size=32).arch.key() == record.key

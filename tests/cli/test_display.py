@@ -1,10 +1,12 @@
 """What is said while a search runs: a line per thing on a pipe, a live picture on a terminal."""
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
+from hilo_nas.cli.console import IS_QUIET, build_console
 from hilo_nas.cli.display import build_display
 from hilo_nas.cli.live_view import LiveView
 from hilo_nas.events import (
@@ -252,3 +254,43 @@ def test_a_rung_tells_whether_the_training_goes_on():
     live, render = view(height=10)
     live(RungReached(number=1, images_seen=500, images_total=2000, value=0.25, goes_on=True))
     assert "scored after 500 images: 25.0 %, goes on" in render()
+
+
+NOTES = (
+    Notice(text="3 networks were copied"),
+    Notice(level="warning", text="the disk is [nearly] full"),
+    CohortTimed(networks=2, condition="cpu-b1", verdict="bursty", text="other work was seen", seconds=3),
+    CohortTimed(networks=2, condition="cpu-b1", verdict="steady", text="nothing was seen", seconds=3),
+)
+
+
+@pytest.fixture
+def quiet():
+    token = IS_QUIET.set(True)
+    yield
+    IS_QUIET.reset(token)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_quiet_search_shows_warnings_only(quiet, is_terminal):
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=100, highlight=False)
+    with build_display(console) as display:
+        for event in NOTES:
+            display(event)
+    assert console.file.getvalue() == "warning: the disk is [nearly] full\nwarning: other work was seen\n"
+
+
+def test_a_terminal_without_colours_gets_no_escape_codes(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    console = build_console()
+    assert console.is_terminal
+    with build_display(console) as display:
+        for event in NOTES:
+            display(event)
+    console.print("[bold red]done[/]", markup=True)
+    text = sys.stdout.getvalue()
+    assert "\x1b" not in text
+    assert text.splitlines()[0] == "3 networks were copied"
+    assert text.splitlines()[-1] == "done"

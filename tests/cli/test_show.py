@@ -1,9 +1,11 @@
 import json
 
 import pytest
-from builders import build_infeasible, demo_records, write_study
+from builders import build_condition, build_infeasible, build_manifest, demo_records, write_study
 
+from hilo_nas.arch.cost import PARTS
 from hilo_nas.cli.app import main
+from hilo_nas.study.stage_times import PartTimes, StageTimes
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,56 @@ def test_an_infeasible_trial_is_shown_with_its_reason(capsys):
 def test_what_cannot_be_shown_is_a_usage_error(words, part, capsys):
     assert main(["show", *words]) == 2
     assert part in capsys.readouterr().err
+
+
+@pytest.fixture
+def fused(tmp_path):
+    """A study under a condition in which parts can be timed."""
+    manifest = build_manifest("fused", conditions=(build_condition(fused=True),))
+    return write_study(tmp_path / "studies", "fused", demo_records(), manifest)
+
+
+def test_the_stored_share_of_time_is_shown(fused, capsys):
+    manifest = fused.manifest
+    times = PartTimes(
+        condition=manifest.objective.label(),
+        device=manifest.device,
+        measured_at="2026-11-28T10:00:00Z",
+        verdict="bursty",
+        seconds={part: 0.001 * (2 if part == "stage 3" else 1) for part in PARTS},
+    )
+    key = next(record.key for record in fused.records if record.number == 3)
+    StageTimes(networks={key: times}).write(fused.stages_path)
+    assert main(["show", "fused:3", "--format", "json"]) == 0
+    content = json.loads(capsys.readouterr().out)["times"]
+    assert content["shares"]["stage 3"] == pytest.approx(2 / 7)
+    assert content["seconds"]["head"] == 0.001
+    assert main(["show", "fused:3"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "28.6%",
+        "The machine was bursty",
+        "7 ms per call in total",
+        "2026-11-28T10:00:00Z",
+        manifest.objective.label(),
+    ):
+        assert part in text
+    assert main(["show", "fused:3", "--img-size", "64"]) == 0
+    text = capsys.readouterr().out
+    assert "28.6%" not in text
+    assert "not measured" not in text
+
+
+def test_without_stored_times_the_command_is_named(fused, capsys):
+    assert main(["show", "fused:3"]) == 0
+    text = capsys.readouterr().out.replace("\n", " ")
+    assert "hilo-nas bench stages --network fused:3 --precision fp32 --device cpu --batch-size 32 --img-size 32" in text
+    assert main(["show", "fused:3", "--format", "json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["times"] is None
+    assert "bench stages" in content["times_missing"]
+
+
+def test_where_parts_cannot_be_timed_the_reason_is_given(capsys):
+    assert main(["show", "my-gpu:3"]) == 0
+    assert "parts are timed in the inference form only" in capsys.readouterr().out

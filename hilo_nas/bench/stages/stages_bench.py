@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hilo_nas.arch.cost import PARTS, count_parts, map_sizes
 from hilo_nas.bench.cohort_timing import advise, time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
+from hilo_nas.evaluation.named_networks import find_network
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.measurement.intervals import interval
@@ -44,7 +46,7 @@ class StagesPlan:
     """
 
     network: str = "litv2_small"
-    """Name of a preset."""
+    """Name of a preset, `STUDY:TRIAL`, or the YAML file of an architecture."""
     device: str | None = None
     """Name of the device. None selects the fastest kind on this machine."""
     batch_size: int = 8
@@ -57,8 +59,11 @@ class StagesPlan:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.network not in PRESETS:
-            faults.append(f"network must be one of {', '.join(PRESETS)}, but got {self.network!r}")
+        if not self.network.endswith((".yaml", ".yml")) and self.network not in PRESETS and ":" not in self.network:
+            known = ", ".join(PRESETS)
+            faults.append(
+                f"network must be STUDY:TRIAL, an architecture's .yaml file or {known}, but got {self.network!r}"
+            )
         if self.precision not in _ELEMENT_BYTES:
             faults.append(f"precision must be one of {', '.join(_ELEMENT_BYTES)}, but got {self.precision!r}")
         if not 0 < self.seconds < math.inf:
@@ -68,10 +73,17 @@ class StagesPlan:
         self.condition(kind_of_device(self.device or "cpu"))
         map_sizes(self.arch, self.img_size)
 
-    @property
+    @cached_property
     def arch(self) -> ArchConfig:
-        """Architecture of the network."""
-        return PRESETS[self.network]
+        """Architecture of the network.
+
+        Raises:
+            UsageError: The network is not a LITv2.
+        """
+        subject = find_network(self.network).subject
+        if "arch" not in subject:
+            raise UsageError(f"the network must be a LITv2, but {self.network} is not")
+        return ArchConfig.from_dict(subject["arch"])
 
     def condition(self, device: str) -> Condition:
         """Returns the condition of the timings. `fused` is False because parts are built in their inference form."""
@@ -215,15 +227,15 @@ def _entrants(plan: StagesPlan, device: str) -> dict[str, Entrant]:
     common = {"device": device, "precision": plan.precision}
     part = {**common, "arch": arch, "batch_size": plan.batch_size, "img_size": plan.img_size}
     subjects: dict[str, dict[str, Any]] = {
-        name: {"function": "hilo_nas.bench.stages.stage_parts:build_part", "arguments": {**part, "part": name}}
+        name: {"function": "hilo_nas.models.network_parts:build_part", "arguments": {**part, "part": name}}
         for name in PARTS
     }
     subjects[_PRODUCT] = {
-        "function": "hilo_nas.bench.stages.stage_parts:build_product",
+        "function": "hilo_nas.bench.stages.device_rates:build_product",
         "arguments": {**common, "side": _side(condition.device)},
     }
     subjects[_COPY] = {
-        "function": "hilo_nas.bench.stages.stage_parts:build_copy",
+        "function": "hilo_nas.bench.stages.device_rates:build_copy",
         "arguments": {"device": device, "n_bytes": _COPIED_BYTES},
     }
     entrants = {

@@ -6,6 +6,7 @@ from hilo_nas.bench.report_notes import INTERVALS, plan_settings
 from hilo_nas.bench.stages.stages_bench import StagesFindings
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, percent, word
+from hilo_nas.study.stored_study import slug
 
 __all__ = ["report_stages"]
 
@@ -52,5 +53,5 @@ def report_stages(findings: StagesFindings, command: str) -> BenchReport:
         tables=[table],
         failures={name: str(error) for name, error in findings.failures.items()},
         advice=findings.advise(),
-        condition=f"{plan.network}-{plan.img_size}px-{plan.precision}-b{plan.batch_size}",
+        condition=f"{slug(plan.network)}-{plan.img_size}px-{plan.precision}-b{plan.batch_size}",
     )

@@ -21,7 +21,9 @@ EXAMPLES = "Example:\nhilo-nas bench stages --device cuda --precision fp16 --bat
 
 
 def run(
-    network: Annotated[str, typer.Option(help="litv2_small, litv2_medium or litv2_base.")] = "litv2_small",
+    network: Annotated[
+        str, typer.Option(help="litv2_small, litv2_medium, litv2_base, STUDY:TRIAL or a .yaml file.")
+    ] = "litv2_small",
     device: Device = None,
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images per call.")] = 8,

@@ -11,6 +11,7 @@ from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import Condition, ProxyPlan, kind_of_device
 from hilo_nas.proxy.kinds import list_proxies, proxy_named
+from hilo_nas.searching.configuration.default_baselines import DEFAULT
 
 if TYPE_CHECKING:
     from hilo_nas.searching.configuration.search_config import SearchConfig
@@ -65,7 +66,7 @@ def _check_numbers(config: SearchConfig) -> Iterator[str]:
 def _check_choices(config: SearchConfig) -> Iterator[str]:
     search = config.search
     for name in search.baselines:
-        if not name.startswith("timm:") or name == "timm:" or "," in name:
+        if name != DEFAULT and (not name.startswith("timm:") or name == "timm:" or "," in name):
             yield (
                 f"search.baselines must be a list of timm networks, as NAME or timm:NAME, but got {name!r}. "
                 "Write several as [A, B], or repeat --set."

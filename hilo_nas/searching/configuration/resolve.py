@@ -11,10 +11,12 @@ from hilo_nas.measurement import Condition, ProxyPlan
 from hilo_nas.measurement.condition_options import CONDITION_OPTIONS, LIMIT_OPTIONS, Requirements, build_requirements
 from hilo_nas.plugins import hash_source
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
+from hilo_nas.searching.configuration.default_baselines import named_baselines
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO, rungs_of
 from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig, nest_settings
 from hilo_nas.space import SearchSpace, list_shipped, load_space
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.stored_study import StoredStudy, open_study
 
 __all__ = [
     "DEFAULT_SAMPLER",
@@ -26,6 +28,7 @@ __all__ = [
     "condition_options",
     "config_of",
     "defaults_of",
+    "name_baselines",
     "plan_of",
     "reading_of",
     "reading_options",
@@ -133,7 +136,7 @@ def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
 
 
 def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
-    """Returns the configuration of a new study with defaults filled in.
+    """Returns the configuration of a new study with defaults filled in. Baselines are named instead of `default`.
 
     Settings that the proxy does not use stay unset. Settings that depend on the machine (device, threads) are not
     changed.
@@ -146,7 +149,26 @@ def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
     if config.search.trials is not None:
         del defaults["search.until_trials"]
     missing = [name for name in defaults if name not in unused and config.value(name) is None]
-    return config.replace({name: defaults[name] for name in missing})
+    baselines = named_baselines(config.search.baselines, config.timing.img_size or defaults["timing.img_size"])
+    return config.replace({**{name: defaults[name] for name in missing}, "search.baselines": baselines})
+
+
+def name_baselines(config: SearchConfig, space: SearchSpace | None, study: StoredStudy) -> SearchConfig:
+    """Returns the configuration with networks for the image size instead of `default` in `search.baselines`.
+
+    Args:
+        config: Configuration of a search.
+        space: Space of a new study.
+        study: The study, which need not exist yet. A stored study, or that with the timings, defines the image size.
+    """
+    if study.exists:
+        img_size = study.manifest.objective.img_size
+    elif config.study.speeds is not None:
+        img_size = open_study(config.study.speeds).manifest.objective.img_size
+    else:
+        assert space is not None
+        return config.replace({"search.baselines": resolve(config, space).search.baselines})
+    return config.replace({"search.baselines": named_baselines(config.search.baselines, img_size)})
 
 
 def config_of(manifest: Manifest) -> SearchConfig:

@@ -19,6 +19,7 @@ from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES
 from hilo_nas.measurement.fields import named_faults, read_field
 from hilo_nas.proxy.kinds import proxy_names
 from hilo_nas.searching.configuration.config_checks import SAMPLERS, list_faults
+from hilo_nas.searching.configuration.default_baselines import DEFAULT
 from hilo_nas.text.durations import parse_duration
 
 __all__ = [
@@ -141,7 +142,9 @@ class TrialsConfig:
     timeout_s: float | None = _field(
         None, "time after which no new trial begins, in seconds or as 30m or 1h30m", metavar="TIME"
     )
-    baselines: tuple[str, ...] = _field((), "timm networks to compare with, as [resnet18, efficientvit_b2]")
+    baselines: tuple[str, ...] = _field(
+        (), "timm networks to compare with, as [resnet18, efficientvit_b2]; default names some for the image size"
+    )
     networks: tuple[str, ...] = _field((), "networks to time without a proxy, as [litv2_small, my-gpu:17, arch.yaml]")
 
 
@@ -192,7 +195,9 @@ class SearchConfig:
     study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
 
     def __post_init__(self) -> None:
-        baselines = tuple(name if ":" in name or not name else f"timm:{name}" for name in self.search.baselines)
+        baselines = tuple(
+            name if ":" in name or name in ("", DEFAULT) else f"timm:{name}" for name in self.search.baselines
+        )
         object.__setattr__(self, "search", dataclasses.replace(self.search, baselines=baselines))
         if faults := list_faults(self):
             raise UsageError("\n".join(faults))

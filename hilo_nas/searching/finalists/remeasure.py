@@ -19,6 +19,7 @@ from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
 from hilo_nas.measurement.verdicts import judge_cohort
 from hilo_nas.searching.finalists.recalibration import free_violations_of, update_calibrations, violations_of
+from hilo_nas.searching.finalists.stage_timing import time_stages
 from hilo_nas.searching.opening.event_log import EventLog
 from hilo_nas.searching.opening.resume import differing_facts
 from hilo_nas.searching.opening.study_lock import locked
@@ -103,6 +104,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
                 for fact, (stored, now) in facts.items():
                     event_log(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
                 _remeasure_all(source, manifest, evaluator, resources, event_log)
+                time_stages(source, source.manifest, evaluator, resources, event_log, again=True)
                 source.write_csv_files()
                 return source
             manifest = update_calibrations(source, manifest, evaluator, resources, event_log)
@@ -112,6 +114,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
                     time_again(source, manifest, records, condition, evaluator, resources, event_log)
             else:
                 time_front(source, manifest, evaluator, resources, event_log, again=True)
+            time_stages(source, manifest, evaluator, resources, event_log, again=True)
             source.write_csv_files()
     return source
 
@@ -245,6 +248,7 @@ def _remeasure_on_device(
             origin = record.origin if record.is_baseline else f"reuse:{source.name}/{record.number}"
             origin = anchors.get(record.key, origin)
             target.write(dataclasses.replace(timed_here, origin=origin))
+        time_stages(target, manifest, evaluator, resources, event_log, again=True)
         target.write_csv_files()
     return target
 

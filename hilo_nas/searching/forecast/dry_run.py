@@ -21,7 +21,7 @@ from hilo_nas.events import (
     TrainingProgressed,
 )
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, plan_of, reduction_factor_of
+from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, name_baselines, plan_of, reduction_factor_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.forecast.limit_forecast import LimitSample, estimate_limits
 from hilo_nas.searching.forecast.tried_networks import (
@@ -107,6 +107,7 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
             evaluator, Path(logs), purpose="a dry run", idle_timeout_s=config.study.idle_timeout_s
         ) as evaluator,
     ):
+        config = name_baselines(config, space, folder)
         check_baselines(config.search.baselines, config.study.speeds, folder, evaluator, emit)
         if folder.exists:
             manifest = folder.manifest

@@ -1,4 +1,4 @@
-"""Modules that a timing worker builds: parts of a network on fixed inputs, a matrix product and a memory copy.
+"""Parts of a LITv2 on fixed inputs, so that a timing worker can time each of them alone.
 
 Shape suffixes: B batch, C channels, H W feature map.
 """
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.arch.cost import PARTS, map_sizes
-from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
-from hilo_nas.models.inference import choose_operators
+from hilo_nas.models.inference import prepare_for_inference
+from hilo_nas.models.litv2 import LITv2, build_model
 from hilo_nas.models.precisions import DTYPES
+from hilo_nas.models.weights import fill_zero_weights
 
-__all__ = ["build_copy", "build_part", "build_product"]
+__all__ = ["FixedInput", "build_part", "random_tensor"]
 
 
-class _FixedInput(nn.Module):
+class FixedInput(nn.Module):
     """Module that ignores its argument and calls a part on a stored tensor.
 
     Args:
@@ -33,7 +34,7 @@ class _FixedInput(nn.Module):
         super().__init__()
         self.part, self.x, self.form = part, x, form
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _FixedInput:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FixedInput:
         """Does nothing, because `to` would change the NHWC layout that maps and weights have in the network."""
         return self
 
@@ -53,11 +54,6 @@ class _Head(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y: Tensor = self.head(self.norm(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
         return y
-
-
-class _Copy(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clone()
 
 
 def build_part(
@@ -89,36 +85,18 @@ def build_part(
     network = prepare_for_inference(network, device=device, precision=precision)
     index = PARTS.index(part)
     if index == 0:
-        images_BCHW = _random((batch_size, in_chans, img_size, img_size), device, precision)
-        return _FixedInput(network.patch_embed, images_BCHW, network.form)
+        images_BCHW = random_tensor((batch_size, in_chans, img_size, img_size), device, precision)
+        return FixedInput(network.patch_embed, images_BCHW, network.form)
     before = max(index - 2, 0)  # the stage whose output comes in; the first stage keeps the size of its input
-    map_BHWC = _random((batch_size, *map_sizes(config, img_size)[before], config.embed_dims[before]), device, precision)
+    map_BHWC = random_tensor(
+        (batch_size, *map_sizes(config, img_size)[before], config.embed_dims[before]), device, precision
+    )
     # Stages pass NHWC maps as NCHW views.
     module = _Head(network) if part == PARTS[-1] else network.layers[index - 1]
-    return _FixedInput(module, map_BHWC.permute(0, 3, 1, 2), network.form)
+    return FixedInput(module, map_BHWC.permute(0, 3, 1, 2), network.form)
 
 
-def build_product(*, side: int, device: str, precision: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Returns a product of two square matrices, with the linear operator of inference forms on the device.
-
-    Args:
-        side: Rows and columns of each matrix.
-        device: Device of the product.
-        precision: Precision of a condition, except autocast.
-        num_classes: Ignored.
-        in_chans: Ignored.
-    """
-    operators = choose_operators(torch.device(device), precision)
-    weight = _random((side, side), device, precision)
-    product = operators.linear(weight, None)
-    return _FixedInput(product, _random((side, side), device, precision), f"product {type(product).__name__}")
-
-
-def build_copy(*, n_bytes: int, device: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Returns a copy of `n_bytes` bytes on the device. `num_classes` and `in_chans` are ignored."""
-    return _FixedInput(_Copy(), _random((n_bytes // 4,), device, "fp32"), "copy")
-
-
-def _random(shape: tuple[int, ...], device: str, precision: str) -> Tensor:
+def random_tensor(shape: tuple[int, ...], device: str, precision: str) -> Tensor:
+    """Returns normally distributed numbers, the same ones for the same shape and precision."""
     value = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return value.to(device=device, dtype=DTYPES[precision])

@@ -1,0 +1,99 @@
+"""Times of the parts of the front's networks, which show where their time goes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.arch.cost import PARTS
+from hilo_nas.clock import utc_now
+from hilo_nas.errors import HiloNasError
+from hilo_nas.evaluation import Evaluator, Time, run_task
+from hilo_nas.events import Emit, Notice
+from hilo_nas.measurement.rounds import fast_seconds
+from hilo_nas.measurement.verdicts import judge_cohort
+from hilo_nas.searching.tasks.study_tasks import Resources
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.stage_times import PartTimes, StageTimes, fault_of_parts, load_stage_times
+from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.timing import Entrant
+
+__all__ = ["time_stages"]
+
+
+def time_stages(
+    study: StoredStudy,
+    manifest: Manifest,
+    evaluator: Evaluator,
+    resources: Resources,
+    emit: Emit,
+    *,
+    again: bool = False,
+) -> None:
+    """Times the parts of each network on the front briefly and stores the times in `stages.json`.
+
+    An error is a warning, because nothing else depends on these times. Does nothing under conditions in which parts
+    cannot be timed (`fault_of_parts`).
+
+    Args:
+        study: The study; this process holds its lock.
+        manifest: Manifest of the study.
+        evaluator: Times the parts.
+        resources: Target device of the tasks.
+        emit: Receives all events.
+        again: True to repeat the timing of networks with stored times.
+    """
+    if fault_of_parts(manifest.objective) is not None:
+        return
+    stored = load_stage_times(study.stages_path)
+    found = {
+        key: own for key, own in stored.networks.items() if own.fits(manifest.objective, manifest.device) and not again
+    }
+    for record in study.front().members:
+        if record.subject.arch is None or record.key in found:
+            continue
+        try:
+            timing = run_task(evaluator, _task(record.subject.arch, manifest, resources), emit)
+            for error in timing.failures.values():
+                raise error
+        except HiloNasError as error:
+            text = f"the parts of trial {record.number} could not be timed: {error}"
+            emit(Notice(level="warning", text=text))
+            break
+        found[record.key] = PartTimes(
+            condition=manifest.objective.label(),
+            device=manifest.device,
+            measured_at=utc_now(),
+            seconds={part: fast_seconds(timing.measurements[part].call_seconds) for part in PARTS},
+            verdict=judge_cohort(timing.measurements.values()).verdict,
+        )
+    if found != stored.networks:
+        StageTimes(networks=found).write(study.stages_path)
+
+
+def _task(arch: ArchConfig, manifest: Manifest, resources: Resources) -> Time:
+    """Returns a brief timing of all parts of a network in the same rounds."""
+    objective = manifest.objective
+    arguments = {
+        "arch": arch.to_dict(),
+        "batch_size": objective.batch_size,
+        "img_size": objective.img_size,
+        "device": resources.target,
+        "precision": objective.precision,
+    }
+    # Parts are built in their inference form, so the worker must not convert them again.
+    condition = dataclasses.replace(objective, fused=False)
+    function = "hilo_nas.models.network_parts:build_part"
+    return Time(
+        condition=condition,
+        entries={
+            part: Entrant(
+                subject={"function": function, "arguments": {**arguments, "part": part}},
+                condition=condition,
+                num_classes=manifest.data.num_classes,
+            )
+            for part in PARTS
+        },
+        target=resources.target,
+        is_brief=True,
+    )
