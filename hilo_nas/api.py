@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hilo_nas.errors import HiloNasError, UsageError
-from hilo_nas.events import Event, ignore_event
+from hilo_nas.events import Event, SearchPlanned, ignore_event
 from hilo_nas.measurement import Condition, Measurement
 from hilo_nas.report.drawn_study import DrawnStudy
 from hilo_nas.report.live_report import LiveReport
@@ -239,7 +239,7 @@ def search(
     study: str | Path | None = None,
     trials: int | None = None,
     until_trials: int | None = None,
-    timeout_s: float | None = None,
+    hours: float | None = None,
     seed: int | None = None,
     device: str | None = None,
     batch_size: int | None = None,
@@ -269,7 +269,7 @@ def search(
         study: Name or folder of the study.
         trials: Number of networks to measure in addition to those of the study.
         until_trials: Total number of networks to measure.
-        timeout_s: Seconds after which no new trial starts.
+        hours: Time in hours after which no new trial starts. A new study is planned for it, as by `plan_search`.
         seed: Seed of the search and of the trainings.
         device: cpu, cuda, cuda:N or mps. Defaults to the fastest kind of this machine.
         batch_size: Number of images per timed call.
@@ -303,7 +303,6 @@ def search(
         "study": study,
         "trials": trials,
         "until_trials": until_trials,
-        "timeout_s": timeout_s,
         "seed": seed,
         "device": device,
         "batch_size": batch_size,
@@ -321,7 +320,7 @@ def search(
     from hilo_nas.searching import run_search
 
     named = {"space": space, **{SHORT_NAMES[name]: value for name, value in given.items()}}
-    asked = load_config(config, settings or {}, named)
+    asked = _fit(load_config(config, settings or {}, named), hours, on_event, evaluator)
     report = None if asked.study.report is None else Path(asked.study.report)
     if report is not None:
         on_event = LiveReport(report, asked.study.name, on_event)
@@ -333,6 +332,7 @@ def search(
 def estimate_cost(
     space: str | Path | None = None,
     *,
+    hours: float | None = None,
     config: ConfigLike | None = None,
     settings: Mapping[str, Any] | None = None,
     on_event: Callable[[Event], None] = ignore_event,
@@ -344,6 +344,7 @@ def estimate_cost(
 
     Args:
         space: Name of a shipped space, or a YAML file.
+        hours: Time in hours, as in `search`.
         config: All settings.
         settings: Single settings by name. They have priority over `config`.
         on_event: Function that receives the events.
@@ -357,7 +358,32 @@ def estimate_cost(
     """
     from hilo_nas.searching import estimate_cost as estimate
 
-    return estimate(load_config(config, settings or {}, {"space": space}), on_event, evaluator=evaluator)
+    asked = _fit(load_config(config, settings or {}, {"space": space}), hours, on_event, evaluator)
+    return estimate(asked, on_event, evaluator=evaluator)
+
+
+def _fit(
+    asked: SearchConfig, hours: float | None, on_event: Callable[[Event], None], evaluator: Evaluator | None
+) -> SearchConfig:
+    """Returns the configuration for a search of a given time. Emits the plan of a new study."""
+    if hours is None:
+        return asked
+    from hilo_nas.searching import fit_search
+
+    config, plan = fit_search(asked, hours, on_event, evaluator=evaluator)
+    if plan is not None:
+        plan = _with_ranking(plan)
+        on_event(SearchPlanned(trials=plan.cost.trials, total_s=plan.cost.total_s, reasons=plan.reasons))
+    return config
+
+
+def _with_ranking(plan: SearchPlan) -> SearchPlan:
+    """Returns a plan with a sentence about how well its proxy ranks, if its proxy trains networks."""
+    from hilo_nas.bench.proxy_check.stored_checks import describe_ranking
+
+    if not plan.setup.plan.declaration.has_rungs:
+        return plan
+    return dataclasses.replace(plan, reasons=(*plan.reasons, describe_ranking(plan)))
 
 
 def plan_search(
@@ -386,16 +412,14 @@ def plan_search(
         UsageError: The time is too short, the study exists, or a setting is invalid.
         HiloNasError: For the same reasons as in `search`.
 
-    Example:
+    Examples:
         >>> plan = hilo_nas.plan_search(hours=8, settings={"data.source": "cifar10/train.tar", "timing.img_size": 32})
         >>> study = hilo_nas.search(config=plan.config, study="cifar")
     """
-    from hilo_nas.bench.proxy_check.stored_checks import describe_ranking
     from hilo_nas.searching import plan_search as propose
 
     asked = load_config(config, settings or {}, {"space": space})
-    plan = propose(asked, hours, on_event, evaluator=evaluator)
-    return dataclasses.replace(plan, reasons=(*plan.reasons, describe_ranking(plan)))
+    return _with_ranking(propose(asked, hours, on_event, evaluator=evaluator))
 
 
 def remeasure(

@@ -166,6 +166,17 @@ class CohortTimed(Event):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchPlanned(Event):
+    """A new search was planned for a given time."""
+
+    trials: int
+    total_s: float
+    """Estimated seconds of the search."""
+    reasons: tuple[str, ...]
+    """One sentence per choice."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchStarted(Event):
     """A search opened or resumed its study."""
 

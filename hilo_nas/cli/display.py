@@ -28,6 +28,7 @@ from hilo_nas.events import (
     NetworksTimed,
     Notice,
     OtherProxyScored,
+    SearchPlanned,
     SearchStarted,
     SeedScored,
     TrialFinished,
@@ -121,6 +122,9 @@ def _line(event: Event) -> str | None:
         )
     if isinstance(event, LimitsForeseen):
         return escape(_limit_estimate(event))
+    if isinstance(event, SearchPlanned):
+        lines = (f"planned: {event.trials} trials in about {duration(event.total_s)}", *event.reasons)
+        return escape("\n  ".join(lines))
     if isinstance(event, NetworksTimed):
         return f"{event.done} of {event.total} networks timed"
     if isinstance(event, CostForeseen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from hilo_nas.text.durations import duration
 if TYPE_CHECKING:
     from hilo_nas.searching import SearchPlan
 
-__all__ = ["EXAMPLES", "HELP", "describe_plan", "run"]
+__all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = """Propose a search that fits into a given time.
 
@@ -52,11 +52,12 @@ def run(
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
 
-    if output is not None and output.exists():
-        raise UsageError(f"{output} exists already. Choose another file.")
+    if output is not None and (output.exists() or not output.parent.is_dir()):
+        fault = "exists already" if output.exists() else "is in a folder that does not exist"
+        raise UsageError(f"{output} {fault}. Choose another file.")
     with build_display(build_console(stderr=True)) as display:
         plan = api.plan_search(space, hours=hours, config=config, on_event=display)
-    lines = describe_plan(plan, hours)
+    lines = _describe(plan, hours)
     text = "".join(f"# {line}\n" for line in lines) + render_config(plan.config)
     if output is None:
         echo(text, nl=False)
@@ -70,12 +71,12 @@ def run(
         echo(line)
 
 
-def describe_plan(plan: SearchPlan, hours: float) -> list[str]:
+def _describe(plan: SearchPlan, hours: float) -> list[str]:
     """Returns the proposal as sentences: the estimated time, the machine, and a sentence per choice."""
-    device: Any = plan.setup.training_device
-    cost = plan.cost
+    cost, device = plan.cost, plan.setup.training_device
+    confirmation = "" if cost.confirmation_s is None else f" and a confirmation of {duration(cost.confirmation_s)}"
     return [
-        f"proposed for {hours:g} h on {device.model}: {cost.trials} trials in about {duration(cost.total_s)}, from "
-        f"{cost.networks} networks tried briefly",
+        f"proposed for {hours:g} h on {device.model}: {cost.trials} trials in about {duration(cost.total_s)}"
+        f"{confirmation}, from {cost.networks} networks tried briefly",
         *plan.reasons,
     ]

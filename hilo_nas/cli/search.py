@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,31 +56,13 @@ def run(
 ) -> None:
     """Runs the search, or estimates its cost."""
     config = config if space is None else dataclasses.replace(config, space=space)
-    if hours is not None:
-        config = _plan(config, hours, build_console())
     if dry_run:
-        _print_cost(config, build_console())
+        _print_cost(config, hours, build_console())
     else:
-        _search(config, build_console())
+        _search(config, hours, build_console())
 
 
-def _plan(config: SearchConfig, hours: float, console: Console) -> SearchConfig:
-    """Returns the configuration of a search of a given time, with a proposal for what is left out of a new one."""
-    from hilo_nas import api
-    from hilo_nas.cli.display import build_display
-    from hilo_nas.cli.plan import describe_plan
-    from hilo_nas.searching.forecast.search_plan import is_plannable
-
-    if not is_plannable(config):
-        return config.replace({"search.timeout_s": 3600 * hours})
-    start = time.monotonic()
-    with build_display(console) as display:
-        plan = api.plan_search(config=config, hours=hours, on_event=display)
-    console.print("\n".join(describe_plan(plan, hours)), markup=False, soft_wrap=True)
-    return plan.config.replace({"search.timeout_s": 3600 * hours - (time.monotonic() - start)})
-
-
-def _search(config: SearchConfig, console: Console) -> None:
+def _search(config: SearchConfig, hours: float | None, console: Console) -> None:
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
@@ -101,7 +82,7 @@ def _search(config: SearchConfig, console: Console) -> None:
                     finished = event
                 display(event)
 
-            study = api.search(config=config, on_event=receive)
+            study = api.search(config=config, hours=hours, on_event=receive)
     except KeyboardInterrupt:
         hint = f"Resume with: {resume_hint(address).command}" if address else "Start it again with the same command."
         build_console(stderr=True).print(hint, soft_wrap=True)
@@ -152,12 +133,12 @@ def _print_timings(study: Study, finished: SearchFinished, console: Console) -> 
     )
 
 
-def _print_cost(config: SearchConfig, console: Console) -> None:
+def _print_cost(config: SearchConfig, hours: float | None, console: Console) -> None:
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
 
     with build_display(console) as display:
-        cost = api.estimate_cost(config=config, on_event=display)
+        cost = api.estimate_cost(config=config, hours=hours, on_event=display)
     console.print(
         f"{duration(cost.timing_s)} timing + {duration(cost.training_s)} training per trial "
         f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in total)\n"

@@ -78,7 +78,7 @@ def _flag(name: str, variable: str) -> inspect.Parameter:
     section, _, field_name = name.partition(".")
     kind = type(getattr(SearchConfig(), section))
     field = _field_of(name)
-    annotation = str | None if field_name.endswith("timeout_s") else get_type_hints(kind)[field_name]
+    annotation = get_type_hints(kind)[field_name]
     option = typer.Option(
         FLAGS.get(name) or f"--{_SHORT[name]}",
         help=help_of(name),

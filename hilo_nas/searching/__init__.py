@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig
     from hilo_nas.searching.finalists.remeasure import RemeasureRequest, run_remeasure
     from hilo_nas.searching.forecast.dry_run import Cost, estimate_cost
-    from hilo_nas.searching.forecast.search_plan import SearchPlan, plan_search
+    from hilo_nas.searching.forecast.search_plan import SearchPlan, fit_search, plan_search
     from hilo_nas.searching.session import run_search
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "SearchConfig",
     "SearchPlan",
     "estimate_cost",
+    "fit_search",
     "plan_search",
     "run_remeasure",
     "run_search",
@@ -35,6 +36,7 @@ _HOMES = {
     "SearchConfig": "configuration.search_config",
     "SearchPlan": "forecast.search_plan",
     "estimate_cost": "forecast.dry_run",
+    "fit_search": "forecast.search_plan",
     "plan_search": "forecast.search_plan",
     "run_remeasure": "finalists.remeasure",
     "run_search": "session",

@@ -31,12 +31,14 @@ def test_without_a_file_the_yaml_is_printed(capsys):
     assert yaml.safe_load(capsys.readouterr().out)["search"]["timeout_s"] == 180
 
 
-def test_a_file_is_never_replaced(home, capsys):
+def test_a_file_is_never_replaced(home, machine, capsys):
     (home / "mine.yaml").write_text("space: litv2_cifar\n")
     assert main(["plan", "litv2_digits", "--hours", "1", "-o", "mine.yaml"]) == 2
     assert "mine.yaml exists already. Choose another file." in capsys.readouterr().err
-    assert main(["plan", "litv2_digits", "--hours", "0.05", "-o", "no/such/folder.yaml"]) == 1
-    assert "cannot write no/such/folder.yaml: No such file or directory" in capsys.readouterr().err
+    assert (home / "mine.yaml").read_text() == "space: litv2_cifar\n"
+    assert main(["plan", "litv2_digits", "--hours", "0.05", "-o", "no/such/folder.yaml"]) == 2
+    assert "folder.yaml is in a folder that does not exist. Choose another file." in capsys.readouterr().err
+    assert machine.submitted == []
 
 
 @pytest.mark.parametrize(
@@ -48,14 +50,29 @@ def test_hours_are_needed_and_checked(arguments, said, capsys):
 
 
 def test_a_search_of_some_hours_is_planned_and_resumed(home, capsys):
-    search = ["search", "litv2_digits", "--study", "s", "--hours", "0.05", "--set", "search.sampler=random"]
-    assert main([*search, "--trials", "2"]) == 0
+    search = ["search", "--data", "digits", "--img-size", "32", "--hours", "20", "--set", "search.sampler=random"]
+    assert main([*search, "--until-trials", "2"]) == 0
     out = capsys.readouterr().out
-    assert "proposed for 0.05 h on " in out
+    assert "planned: 2 trials in about " in out
     assert "2 of 2 networks measured, all done" in out
-    images = fresh(StoredStudy(home / "studies" / "s")).manifest.plan.images
-    assert images == 3000
-    assert main(["search", "--study", "s", "--hours", "0.05", "--trials", "1"]) == 0
+    manifest = fresh(StoredStudy(home / "studies" / "litv2_cifar")).manifest
+    assert manifest.plan.images == 35_940  # twenty passes, not the 200,000 images of the space
+    assert main([*search, "--trials", "1"]) == 0
     out = capsys.readouterr().out
-    assert "proposed for" not in out
+    assert "planned" not in out
     assert "3 of 3 networks measured" in out
+
+
+def test_hours_end_a_search(home, capsys):
+    search = ["search", "litv2_digits", "--study", "s", "--set", "search.sampler=random"]
+    assert main([*search, "--trials", "1"]) == 0
+    assert main(["search", "--study", "s", "--hours", "1e-9", "--trials", "5"]) == 0
+    assert "1 of 6 networks measured, timeout reached" in capsys.readouterr().out
+
+
+def test_a_dry_run_of_some_hours_estimates_the_plan(home, capsys):
+    assert main(["search", "litv2_digits", "--study", "s", "--hours", "0.05", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "planned: " in out
+    assert "trials within the timeout" in out
+    assert not (home / "studies" / "s").exists()

@@ -44,13 +44,13 @@ from hilo_nas.searching.opening.study_setup import (
 from hilo_nas.study.manifest import DataIdentity
 from hilo_nas.study.records import Subject
 
-__all__ = ["Cost", "CostSample", "build_cost", "estimate_cost", "estimate_search", "sample_costs"]
+__all__ = ["CONFIRMED_NETWORKS", "Cost", "CostSample", "build_cost", "estimate_cost", "estimate_search", "sample_costs"]
 
 _NETWORKS = 3
 _RECORD_BYTES = 12_000
 _NOTICE_AFTER_S = 45.0
 """Seconds without an estimate after which a dry run reports what it is doing."""
-_CONFIRMED_NETWORKS = 5
+CONFIRMED_NETWORKS = 5
 """Number of networks in the cost of a confirmation. The size of the final front is unknown before the search."""
 
 
@@ -82,7 +82,7 @@ class Cost:
     confirmation_s: float | None = None
     """Seconds of training `confirmed` networks with additional seeds, not included in `total_s`; None without
     confirmation."""
-    confirmed: int = _CONFIRMED_NETWORKS
+    confirmed: int = CONFIRMED_NETWORKS
 
 
 def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | None = None) -> Cost:
@@ -142,7 +142,7 @@ class CostSample:
     limits: LimitSample | None
     """Sample for the limits; None if no limit needs a measurement."""
     knows_limits: bool
-    """True if the sampler proposes only networks that are expected to meet the limits."""
+    """True if only networks that meet the limits, or are expected to, are proposed."""
 
     @property
     def trained_share(self) -> float:
@@ -203,7 +203,7 @@ def sample_costs(
     baselines: Sequence[str] = (),
     on_first: Callable[[TriedNetwork, float], None] = lambda network, growth: None,
 ) -> CostSample:
-    """Returns the costs of a few networks, the smallest first. With limits, only networks that meet them are tried.
+    """Returns the costs of a few networks, the smallest first. With limits, the others are networks that meet them.
 
     Args:
         setup: Setup of the study.
@@ -234,7 +234,7 @@ def sample_costs(
         networks=tuple(tried),
         baselines=tuple(try_networks(evaluator, setup, subjects, emit)),
         limits=limits,
-        knows_limits=(sampler or DEFAULT_SAMPLER) == DEFAULT_SAMPLER,
+        knows_limits=setup.timed is not None or (sampler or DEFAULT_SAMPLER) == DEFAULT_SAMPLER,
     )
 
 
@@ -317,7 +317,7 @@ def build_cost(
         total_s=set_up_s + sample.baselines_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
-        confirmation_s=_CONFIRMED_NETWORKS * confirm * sample.training_s if confirm else None,
+        confirmation_s=CONFIRMED_NETWORKS * confirm * sample.training_s if confirm else None,
     )
 
 

@@ -35,6 +35,16 @@ class LimitSample:
         """Estimated share of networks that meet the limits, from 0 to 1: the midpoint of the interval."""
         return (self.event.share_low + self.event.share_high) / 2
 
+    @property
+    def sentence(self) -> str:
+        """The number of networks of the sample that meet the limits, as a sentence."""
+        event = self.event
+        kind = "random networks" if event.timed_by is None else f"networks timed in study {event.timed_by}"
+        return (
+            f"{event.keeping} of {event.networks} {kind} meet {' and '.join(event.limits)}; only such networks are "
+            "trained"
+        )
+
 
 def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> LimitSample | None:
     """Times a sample of networks and returns the estimated share that meets the limits on measured quantities.
@@ -113,7 +123,7 @@ def _measure(
     Networks that fail under a condition are left out.
     """
     if setup.timed is not None:
-        return {record.key: list(record.measurements) for record in setup.timed}
+        return {record.key: list(record.measurements) for record in setup.timed if not record.is_baseline}
     found: dict[str, list[Measurement]] = {key: [] for key in subjects}
     for condition in setup.conditions:
         task = setup.tasks.time(list(subjects.values()), condition, is_brief=True)

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import Emit
-from hilo_nas.proxy.kinds import DEFAULT_PROXY, proxy_named
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
 from hilo_nas.searching.configuration.resolve import (
     DEFAULT_SPACE,
     defaults_of,
+    name_baselines,
     plan_of,
     reduction_factor_of,
     resolve,
 )
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO
 from hilo_nas.searching.configuration.search_config import SearchConfig
-from hilo_nas.searching.forecast.budget_choice import MOST_PASSES, TrialCost, choose_budget
-from hilo_nas.searching.forecast.dry_run import Cost, CostSample, build_cost, sample_costs
+from hilo_nas.searching.forecast.budget_choice import MOST_PASSES, GivenBudget, SearchCosts, choose_budget
+from hilo_nas.searching.forecast.dry_run import CONFIRMED_NETWORKS, Cost, CostSample, build_cost, sample_costs
 from hilo_nas.searching.opening.baselines import check_baselines, due_baselines
-from hilo_nas.searching.opening.study_setup import DEFAULT_DATA, StudySetup, find_study, set_up_study
-from hilo_nas.study.stored_study import open_study
+from hilo_nas.searching.opening.study_setup import (
+    DEFAULT_DATA,
+    StudySetup,
+    check_scoring,
+    find_study,
+    set_up_study,
+)
+from hilo_nas.space import SearchSpace, load_space
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command
+from hilo_nas.text.durations import duration
+from hilo_nas.text.plurals import count_of
 
-__all__ = ["SearchPlan", "choose_space", "is_plannable", "plan_search"]
+__all__ = ["SearchPlan", "choose_space", "fit_search", "plan_search"]
 
 _SPACES = ((64, "litv2_cifar"), (None, "litv2_imagenet"))
 """Shipped space by the largest image size in pixels that it is proposed for."""
@@ -36,6 +46,7 @@ _PROXY_IMG_SIZE = 128
 """Largest image size of the proposed trainings in pixels, as in the shipped spaces for larger images."""
 _SPARE = 0.1
 """Share of the time that is kept for the end of a search and for networks slower than expected."""
+_MOST_HOURS = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,23 +84,127 @@ def plan_search(config: SearchConfig, hours: float, emit: Emit, *, evaluator: Ev
         UsageError: The time is too short, the study exists, or a setting is invalid.
         HiloNasError: Any error that the search itself would raise.
     """
-    if not 0 < hours < 10_000:
-        raise UsageError(f"hours must be a number above 0, but got {hours:g}")
-    if not proxy_named(config.proxy.name or DEFAULT_PROXY.name).gives_scores:
-        raise UsageError(
-            f"a plan needs a proxy, but got proxy {config.proxy.name}. Time networks with: hilo-nas search "
-            f"--proxy {config.proxy.name} --trials N"
-        )
-    if config.study.name is not None:
-        with contextlib.suppress(NotFoundError):
-            resume = command("search", "--study", open_study(config.study.name).address)
-            raise UsageError(
-                f"a plan is for a new study, but study {config.study.name} exists. Resume it: {resume} --hours "
-                f"{hours:g}"
-            )
+    _check_hours(hours)
     config, reasons = _choose_sizes(config)
     space, study = find_study(config)
+    if study.exists:
+        raise UsageError(
+            f"a plan is for a new study, but study {study.name} exists. Name another one with --study, or resume it: "
+            f"{command('search', '--study', study.address)}"
+        )
+    if not _proxy_of(config).gives_scores:
+        raise UsageError(
+            f"a plan needs a proxy that scores networks, but got {config.proxy.name}. To time networks, use: "
+            f"{command('search', '--proxy', config.proxy.name or '')} --trials N"
+        )
+    if config.study.reuse is not None:
+        raise UsageError(
+            "a plan cannot choose a budget with study.reuse, because scores are only comparable at the budget of "
+            f"{config.study.reuse}. Leave it out, or search without a plan."
+        )
     assert space is not None
+    return _plan(config, space, study, reasons, seconds=3600.0 * hours, emit=emit, evaluator=evaluator)
+
+
+def fit_search(
+    config: SearchConfig, hours: float, emit: Emit, *, evaluator: Evaluator | None = None
+) -> tuple[SearchConfig, SearchPlan | None]:
+    """Returns the configuration of a search that ends after a given time, and its plan.
+
+    A new study is planned if its proxy scores networks and its budget or its number of trials is left out. Otherwise,
+    only the timeout is set, and there is no plan. The time includes the planning.
+
+    Args:
+        config: Configuration of the search.
+        hours: Time for the search.
+        emit: Receives all events.
+        evaluator: Measures and trains networks; workers on this machine if left out.
+
+    Raises:
+        UsageError: The time is too short, or a setting is invalid.
+        HiloNasError: Any error that the search itself would raise.
+    """
+    _check_hours(hours)
+    start = time.monotonic()
+    config, reasons = _choose_sizes(config)
+    space, study = find_study(config)
+    seconds = 3600.0 * hours
+    if study.exists or not _is_left_out(config):
+        return config.replace({"search.timeout_s": seconds}), None
+    assert space is not None
+    plan = _plan(config, space, study, reasons, seconds=seconds, emit=emit, evaluator=evaluator, includes_planning=True)
+    return plan.config.replace({"search.timeout_s": seconds - (time.monotonic() - start)}), plan
+
+
+def _check_hours(hours: float) -> None:
+    if not 0 < hours < _MOST_HOURS:
+        raise UsageError(f"hours must be a number above 0 and below {_MOST_HOURS:,}, but got {hours:g}")
+
+
+def _proxy_of(config: SearchConfig) -> Proxy:
+    return proxy_named(config.proxy.name or DEFAULT_PROXY.name)
+
+
+def _is_left_out(config: SearchConfig) -> bool:
+    """Returns True if a plan has something to choose for a new study."""
+    if not _proxy_of(config).gives_scores or config.study.reuse is not None or config.search.networks:
+        return False
+    needs_budget = _proxy_of(config).has_rungs and config.proxy.images is None
+    return needs_budget or (config.search.trials is None and config.search.until_trials is None)
+
+
+def _choose_sizes(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
+    """Returns the configuration with a space and image sizes for a new study, and a sentence per choice.
+
+    The configuration of a stored study is not changed.
+
+    Raises:
+        NotFoundError: The study does not exist, and no setting asks for a new one.
+        UsageError: There is neither a space nor an image size to choose one.
+    """
+    img_size = config.timing.img_size
+    if config.space is None and config.study.name is not None:
+        try:
+            open_study(config.study.name)
+            return config, []
+        except NotFoundError:
+            if config.data.source is None and img_size is None:
+                find_study(config)  # raises if the name is probably mistyped
+    reasons, changes = [], {}
+    if config.space is None and config.study.speeds is None and config.study.reuse is None:
+        if img_size is None and config.data.source not in (None, DEFAULT_DATA):
+            raise UsageError(
+                "the size of the images in deployment must be given, but was not. Set --img-size, or name a space, "
+                "whose default is used."
+            )
+        name = DEFAULT_SPACE if img_size is None else choose_space(img_size)
+        config = dataclasses.replace(config, space=name)
+        reasons.append(f"space {name}, made for images of {load_space(name).defaults['img_size']} pixels")
+    if (
+        img_size is not None
+        and config.proxy.img_size is None
+        and "proxy.img_size" not in _proxy_of(config).unused_options
+    ):
+        changes["proxy.img_size"] = min(img_size, _PROXY_IMG_SIZE)
+        smaller = ", smaller than in deployment to save time" if img_size > _PROXY_IMG_SIZE else ", as in deployment"
+        reasons.append(f"training images of {changes['proxy.img_size']} pixels{smaller}")
+    return config.replace(changes), reasons
+
+
+def _plan(
+    config: SearchConfig,
+    space: SearchSpace,
+    study: StoredStudy,
+    reasons: list[str],
+    *,
+    seconds: float,
+    emit: Emit,
+    evaluator: Evaluator | None,
+    includes_planning: bool = False,
+) -> SearchPlan:
+    """Returns the plan of a new study. `includes_planning` is True if the planning takes part of the time."""
+    check_scoring(config, plan_of(config, space))
+    config = name_baselines(config, space, study)
     start = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as logs,
@@ -107,100 +222,78 @@ def plan_search(config: SearchConfig, hours: float, emit: Emit, *, evaluator: Ev
             sampler=config.search.sampler,
             baselines=due_baselines(config.search.baselines, study),
         )
-    chosen, sample, said = _choose_budget(config, setup, sample, (1 - _SPARE) * 3600 * hours - set_up_s)
-    config = resolve(chosen.replace({"search.timeout_s": 3600.0 * hours}), space)
+    spent_s = time.monotonic() - start if includes_planning else 0.0
+    if spent_s >= seconds:
+        raise UsageError(f"the planning took {duration(spent_s)}, all of the given time. Use more hours.")
+    chosen, sample, said = _choose_budget(config, setup, sample, (1 - _SPARE) * seconds - spent_s - set_up_s)
+    full = resolve(chosen.replace({"search.timeout_s": seconds}), space)
+    if config.study.speeds is not None:  # the study with the timings defines their conditions
+        full = dataclasses.replace(full, timing=chosen.timing)
     cost = build_cost(
         sample,
-        config,
+        full,
         plan_of(chosen, space),
         setup.data,
-        trials=config.search.until_trials or config.search.trials or 0,
+        trials=full.search.until_trials or full.search.trials or 0,
         set_up_s=set_up_s,
-        reduction_factor=reduction_factor_of(config),
+        reduction_factor=reduction_factor_of(full),
     )
-    return SearchPlan(config=config, setup=setup, cost=cost, reasons=(*reasons, *said))
-
-
-def is_plannable(config: SearchConfig) -> bool:
-    """Returns True if a configuration is for a new study and leaves out the budget or the number of trials.
-
-    Raises:
-        UsageError: Without a space, the configuration has no image size to choose one.
-    """
-    if not proxy_named(config.proxy.name or DEFAULT_PROXY.name).gives_scores:
-        return False
-    search = config.search
-    if config.proxy.images is not None and (search.trials is not None or search.until_trials is not None):
-        return False
-    if config.study.name is not None and config.space is None:
-        with contextlib.suppress(NotFoundError):
-            return not open_study(config.study.name).exists
-    return not find_study(_choose_sizes(config)[0])[1].exists
-
-
-def _choose_sizes(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
-    """Returns the configuration with a space and image sizes, and a sentence per choice."""
-    reasons, changes = [], {}
-    img_size, source = config.timing.img_size, config.study.speeds or config.study.reuse
-    if config.space is None and source is None:
-        if img_size is None and config.data.source not in (None, DEFAULT_DATA):
-            raise UsageError(
-                "a plan needs the size of the images in deployment, but got none. Set --img-size, or name a space, "
-                "whose default is used."
-            )
-        name = DEFAULT_SPACE if img_size is None else choose_space(img_size)
-        config = dataclasses.replace(config, space=name)
-        fit = "scikit-learn's digits" if img_size is None else f"images of {img_size} pixels"
-        reasons.append(f"space {name}: the shipped space for {fit}")
-    if img_size is not None and config.proxy.img_size is None:
-        changes["proxy.img_size"] = min(img_size, _PROXY_IMG_SIZE)
-        smaller = ", smaller than in deployment to save time" if img_size > _PROXY_IMG_SIZE else ", as in deployment"
-        reasons.append(f"training images of {changes['proxy.img_size']} pixels{smaller}")
-    return config.replace(changes), reasons
+    return SearchPlan(config=full, setup=setup, cost=cost, reasons=(*reasons, *said))
 
 
 def _choose_budget(
     config: SearchConfig, setup: StudySetup, sample: CostSample, seconds: float
 ) -> tuple[SearchConfig, CostSample, list[str]]:
     """Returns the configuration with trials and budget, the costs with this budget, and a sentence per choice."""
-    plan, defaults = setup.plan, defaults_of(config, setup.space)
-    trains = plan.declaration.has_rungs
+    plan, before = setup.plan, setup.plan.budgets[-1]
+    trains, confirmed = plan.declaration.has_rungs, CONFIRMED_NETWORKS * (config.proxy.confirm or 0)
+    fixed_s = sample.training_s - sample.per_image_s * before
     held_out = (setup.data.n_scored or 0) if setup.data.val_name is None else 0
     images = max(setup.data.n_images - held_out, 1)
     found = choose_budget(
-        TrialCost(
+        SearchCosts(
             timing_s=sample.timing_s,
             trained_share=sample.trained_share,
-            fixed_s=sample.training_s - sample.per_image_s * plan.budgets[-1],
+            fixed_s=fixed_s,
             per_image_s=sample.per_image_s,
+            extra_s=sum(one.seconds - one.per_image_s * before for one in sample.baselines) + confirmed * fixed_s,
+            extra_per_image_s=sum(one.per_image_s for one in sample.baselines) + confirmed * sample.per_image_s,
         ),
-        seconds=seconds - sample.baselines_s,
+        GivenBudget(
+            trials=config.search.until_trials or config.search.trials,
+            images=config.proxy.images if trains else before,
+            rungs=config.proxy.rungs if trains else 1,
+        ),
+        seconds=seconds,
         batch_size=plan.batch_size,
         ratio=config.proxy.rung_ratio or DEFAULT_RATIO,
         reduction_factor=reduction_factor_of(config) if trains else None,
-        most_images=min(defaults["proxy.images"], MOST_PASSES * images),
-        trials=config.search.until_trials or config.search.trials,
-        images=config.proxy.images if trains else plan.budgets[-1],
-        rungs=config.proxy.rungs if trains else 1,
+        most_images=min(defaults_of(config, setup.space)["proxy.images"], MOST_PASSES * images),
+        most_trials=_count_networks(setup, sample),
     )
-    changes: dict[str, int] = {}
-    reasons = []
-    if sample.limits is not None:
-        event = sample.limits.event
-        reasons.append(
-            f"{event.keeping} of {event.networks} random networks meet {' and '.join(event.limits)}; only such "
-            "networks are trained"
-        )
+    reasons = [] if sample.limits is None else [sample.limits.sentence]
+    changes: dict[str, Any] = {}
     if config.search.until_trials is None and config.search.trials is None:
         changes["search.until_trials"] = found.trials
-    if trains and config.proxy.images is None:
+    if not trains:
+        if plan.declaration.has_budget and config.proxy.images is None:
+            reasons.append(f"{before:,} images per network, a default: only the budget of trainings is planned")
+        return config.replace(changes), sample, reasons
+    if config.proxy.images is None:
         changes["proxy.images"] = found.images
-    if trains and config.proxy.rungs is None:
+    if config.proxy.rungs is None:
         changes["proxy.rungs"] = found.rungs
-    if trains:
-        reasons.append(
-            f"{found.trials} networks at {found.images:,} training images each ({found.images / images:.2g} "
-            f"passes over {images:,}), scored {found.rungs} times"
-        )
-        sample = sample.with_budget(found.images, plan.budgets[-1])
-    return config.replace(changes), sample, reasons
+    reasons.append(
+        f"{found.trials} networks at up to {found.images:,} training images ({found.images / images:.2g} passes over "
+        f"{images:,}), with up to {count_of(found.rungs, 'score')} per training"
+    )
+    return config.replace(changes), sample.with_budget(found.images, before), reasons
+
+
+def _count_networks(setup: StudySetup, sample: CostSample) -> int:
+    """Returns the number of networks that a search can try, an upper bound."""
+    if setup.timed is None:
+        return setup.space.n_configs
+    if sample.limits is not None:
+        return max(len(sample.limits.feasible), 1)
+    return max(sum(not record.is_baseline for record in setup.timed), 1)

@@ -46,7 +46,8 @@ def draw_subjects(setup: StudySetup, count: int) -> list[Subject]:
     timings, the networks come from the study with the timings.
     """
     if setup.timed is not None:
-        return [record.subject for record in setup.timed if record.subject.arch is not None][:count]
+        timed = [record.subject for record in setup.timed if record.subject.arch is not None][:count]
+        return sorted(timed, key=lambda subject: count_training_macs(subject, setup))
     subjects = [Subject(arch=anchor.arch) for anchor in setup.space.anchors[:1]]
     for limits in ({**setup.space.limits, **setup.limits}, {}):
         drawn = draw_networks(
@@ -111,6 +112,6 @@ def _estimate_training(
 
     full = plan.budgets[-1]
     training_s = estimate(full)
-    # A training's estimate is linear, from the same attempts. Other proxies would run again for another budget.
+    # The estimate of a training is linear in the images. Other proxies would run in full for another budget.
     per_image_s = (estimate(2 * full) - training_s) / full if plan.declaration.has_rungs else 0.0
     return TriedNetwork(timing_s=timing_s, training_s=training_s, per_image_s=per_image_s)

@@ -1,24 +1,27 @@
 """How many networks and how many training images fit into a time."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hilo_nas.errors import UsageError
 from hilo_nas.searching.configuration.rung_budgets import rungs_of
-from hilo_nas.searching.forecast.budget_choice import FEWEST_IMAGES, TrialCost, choose_budget
+from hilo_nas.searching.forecast.budget_choice import FEWEST_IMAGES, GivenBudget, SearchCosts, choose_budget
 from hilo_nas.searching.halving.rungs import expected_training_share
 
-COST = TrialCost(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.001)
-FIXED = {"batch_size": 128, "ratio": 3.0, "reduction_factor": 2.0, "most_images": 200_000}
+COST = SearchCosts(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.001)
+FIXED = {"batch_size": 128, "ratio": 3.0, "reduction_factor": 2.0, "most_images": 200_000, "most_trials": 10_000}
 
 
 def share_of(found, reduction_factor=2.0):
     return expected_training_share((*rungs_of(found.images, count=found.rungs), found.images), reduction_factor)
 
 
-def choose(seconds, cost=COST, **changes):
-    return choose_budget(cost, seconds=seconds, **{**FIXED, **changes})
+def choose(seconds, costs=COST, *, trials=None, images=None, rungs=None, **changes):
+    given = GivenBudget(trials=trials, images=images, rungs=rungs)
+    return choose_budget(costs, given, seconds=seconds, **{**FIXED, **changes})
 
 
 def test_more_time_first_makes_trainings_longer_then_trials_more():
@@ -38,8 +41,8 @@ def test_little_time_leaves_fewer_trials_at_the_smallest_budget():
 
 @given(seconds=st.floats(1.0, 1e6), trained_share=st.floats(0.05, 1.0), per_image_s=st.floats(1e-5, 0.1))
 def test_what_is_chosen_fits_into_the_time_or_is_refused(seconds, trained_share, per_image_s):
-    cost = TrialCost(timing_s=2.0, trained_share=trained_share, fixed_s=1.0, per_image_s=per_image_s)
-    fewest = 12 * cost.seconds(FEWEST_IMAGES, 1.0)
+    cost = SearchCosts(timing_s=2.0, trained_share=trained_share, fixed_s=1.0, per_image_s=per_image_s)
+    fewest = cost.total_s(12, FEWEST_IMAGES, 1.0)
     if seconds < fewest / 2:
         with pytest.raises(UsageError, match="12 networks at "):
             choose(seconds / 2, cost)
@@ -47,7 +50,7 @@ def test_what_is_chosen_fits_into_the_time_or_is_refused(seconds, trained_share,
     found = choose(2 * seconds, cost)
     assert found.trials >= 12
     assert found.images % 128 == 0 or found.images == 200_000
-    assert found.trials * cost.seconds(found.images, share_of(found)) <= 1.02 * 2 * seconds
+    assert cost.total_s(found.trials, found.images, share_of(found)) <= 1.02 * 2 * seconds
 
 
 def test_given_numbers_are_kept():
@@ -67,11 +70,24 @@ def test_rungs_need_some_batches_before_the_first():
 def test_too_short_a_time_is_refused_with_the_time_that_it_takes(changes, named):
     with pytest.raises(UsageError, match=named) as error:
         choose(100.0, **changes)
-    assert "1 min 40 s for them. Use more --hours" in str(error.value)
+    assert "1 min 40 s for them. Use more hours" in str(error.value)
 
 
 def test_a_proxy_without_a_budget_gets_as_many_trials_as_fit():
-    cost = TrialCost(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.0)
+    cost = SearchCosts(timing_s=2.0, trained_share=1.0, fixed_s=1.0, per_image_s=0.0)
     assert choose(300.0, cost, images=1, rungs=1, reduction_factor=None).trials == 100
     with pytest.raises(UsageError, match="12 networks take about 36 s, but there are 30 s"):
         choose(30.0, cost, images=1, rungs=1, reduction_factor=None)
+
+
+def test_baselines_and_confirmations_take_their_part_of_the_time_at_the_chosen_budget():
+    costs = dataclasses.replace(COST, extra_s=100.0, extra_per_image_s=0.01)
+    with_extra, without = choose(3600.0, costs), choose(3600.0)
+    assert with_extra.trials == 40
+    assert FEWEST_IMAGES < with_extra.images < without.images
+    assert costs.total_s(40, with_extra.images, share_of(with_extra)) == pytest.approx(3600, rel=0.03)
+
+
+def test_no_more_trials_than_networks():
+    assert choose(1e6, most_trials=320).trials == 320
+    assert choose(1e6, most_trials=7).trials == 7

@@ -1,5 +1,6 @@
 """Before a search: whether its limits can be kept, by how many networks, and what that is told from."""
 
+import dataclasses
 import math
 import time
 
@@ -16,6 +17,8 @@ from hilo_nas.searching.forecast.limit_forecast import LimitSample, _share_inter
 from hilo_nas.searching.opening.study_setup import set_up_study
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
+from hilo_nas.study.records import Subject
+from hilo_nas.study.stored_study import StoredStudy
 
 DIGITS = load_space("litv2_digits")
 OBJECTIVE = build_condition(threads=2, fused=True)
@@ -170,6 +173,16 @@ def test_where_another_machine_timed_everything_is_known_and_nothing_timed(machi
     assert machine.cohorts == machine.calibrated == []
 
 
+def test_baselines_with_copied_timings_are_no_sample_of_the_space(machine, tmp_path):
+    write_speeds(tmp_path, [build_arch(i) for i in range(4)])
+    folder = StoredStudy(tmp_path / "edge")
+    own = folder.records[0]
+    baseline = dataclasses.replace(own, number=90, subject=Subject(timm="dull"), params=None)
+    folder.write(baseline)
+    found, _, _ = foresee(machine, speeds=str(tmp_path / "edge"), min_images_per_s=1.0)
+    assert (found.networks, found.keeping) == (4, 4)
+
+
 def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, tmp_path):
     events = []
     options = {"study": "new", "until_trials": 1, "sampler": "random"}
@@ -198,7 +211,7 @@ def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(mach
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_networks_that_meet_the_limits_are_tried(machine, speeds_seen):
+def test_all_networks_but_the_smallest_are_tried_only_if_they_meet_the_limits(machine, speeds_seen):
     config = SearchConfig.of(data="digits", min_images_per_s=speeds_seen[3])
     setup = set_up_study(config, DIGITS, machine, lambda event: None)
     sample = dry_run.sample_costs(setup, machine, lambda event: None)
