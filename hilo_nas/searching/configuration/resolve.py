@@ -11,7 +11,7 @@ from hilo_nas.measurement import Condition, ProxyPlan
 from hilo_nas.measurement.condition_options import CONDITION_OPTIONS, LIMIT_OPTIONS, Requirements, build_requirements
 from hilo_nas.plugins import hash_source
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
-from hilo_nas.searching.configuration.default_baselines import named_baselines
+from hilo_nas.searching.configuration.default_baselines import DEFAULT, named_baselines
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO, rungs_of
 from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig, nest_settings
 from hilo_nas.space import SearchSpace, list_shipped, load_space
@@ -161,6 +161,8 @@ def name_baselines(config: SearchConfig, space: SearchSpace | None, study: Store
         space: Space of a new study.
         study: The study, which need not exist yet. A stored study, or that with the timings, defines the image size.
     """
+    if DEFAULT not in config.search.baselines:
+        return config
     if study.exists:
         img_size = study.manifest.objective.img_size
     elif config.study.speeds is not None:

@@ -17,7 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
-from hilo_nas.searching.forecast.study_forecast import forecast_study
+from hilo_nas.searching.forecast.study_forecast import build_source, forecast_study
+from hilo_nas.searching.sampling.candidates import CandidateSource
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
 from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
@@ -64,6 +65,7 @@ def confirm_front(
     """
     budget = manifest.plan.budgets[-1]
     failed: set[tuple[int, int]] = set()
+    source = build_source(study.records, manifest)
     while True:
         records = {record.number: record for record in study.records}
         missing = {
@@ -73,7 +75,7 @@ def confirm_front(
         due = [
             (record.number, seed)
             for record in _candidates(
-                manifest, _front(records, manifest), [n for n, seeds in missing.items() if not seeds]
+                manifest, _front(records, manifest, source), [n for n, seeds in missing.items() if not seeds]
             )
             for seed in missing[record.number]
             if (record.number, seed) not in failed
@@ -83,15 +85,15 @@ def confirm_front(
         seconds = sum(_training_seconds(records[number], budget) for number, _ in due)
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
         _train(due, records, failed, study, manifest, evaluator, resources, emit)
-    left = [number for number in _front(records, manifest).ties if missing[number]]
+    left = [number for number in _front(records, manifest, source).ties if missing[number]]
     if left:
         text = f"{len(left)} networks tied with the front were not trained with additional seeds"
         emit(Notice(text=f"{text}: trials {', '.join(map(str, sorted(left)))}"))
 
 
-def _front(records: Mapping[int, TrialRecord], manifest: Manifest) -> Front:
+def _front(records: Mapping[int, TrialRecord], manifest: Manifest, source: CandidateSource | None) -> Front:
     """Returns the front, with ties by the posteriors of these records."""
-    found = forecast_study(list(records.values()), manifest)
+    found = forecast_study(list(records.values()), manifest, source)
     return Front.from_records(records.values(), believed=None if found is None else found.believed)
 
 

@@ -26,7 +26,7 @@ from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.surrogate.outlook import expect_gains
 from hilo_nas.surrogate.search_model import Forecast, SearchModel
 
-__all__ = ["forecast_study"]
+__all__ = ["build_source", "forecast_study"]
 
 _PREDICTED = 40
 """Maximum number of predicted networks."""
@@ -39,7 +39,9 @@ _DRAWN = 200
 _DRAWS = 64
 
 
-def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Posteriors | None:
+def forecast_study(
+    records: Sequence[TrialRecord], manifest: Manifest, source: CandidateSource | None = None
+) -> Posteriors | None:
     """Returns the posteriors of a study. None if too few networks are timed or trained, or if it has no scores.
 
     Took 3 s with 10 networks and 5 s with 100 on two busy cores, most of it for the candidates.
@@ -47,10 +49,11 @@ def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Poster
     Args:
         records: All records of the study.
         manifest: Its manifest.
+        source: Source of candidates (`build_source`), if several calls share it. It takes most of the time.
     """
-    if not manifest.plan.declaration.gives_scores or not manifest.space.dimensions:
+    source = source or build_source(records, manifest)
+    if source is None:
         return None
-    source = CandidateSource.of(manifest, _list_pool(records, manifest))
     model = source.fit(
         know_networks(records, manifest),
         chance=manifest.guessing_score,
@@ -79,6 +82,13 @@ def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Poster
         predicted=() if forecast is None else _list_predicted(candidates, forecast, model, trained),
         outlook=() if forecast is None else _predict_gains(candidates, forecast, model, networks, trained, manifest),
     )
+
+
+def build_source(records: Sequence[TrialRecord], manifest: Manifest) -> CandidateSource | None:
+    """Returns the source of the candidates of a study. None if it has no scores or no knobs."""
+    if not manifest.plan.declaration.gives_scores or not manifest.space.dimensions:
+        return None
+    return CandidateSource.of(manifest, _list_pool(records, manifest))
 
 
 def _list_pool(records: Sequence[TrialRecord], manifest: Manifest) -> list[dict[str, int]] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from hilo_nas.arch.cost import count_cost
 from hilo_nas.errors import SpaceExhaustedError
 from hilo_nas.searching.sampling.nearby import find_near
-from hilo_nas.space import SearchSpace, free_violations
+from hilo_nas.space import LIMITS, SearchSpace, free_violations
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
 from hilo_nas.surrogate.observations import KnownNetwork
@@ -186,6 +186,8 @@ class CandidateSource:
 def measure_excess(manifest: Manifest) -> Callable[[Mapping[str, int]], float]:
     """Returns a function of parameters: how far they exceed the limits that formulas know. At most 0 is feasible."""
     space, limits = manifest.space, manifest.limits_in_force
+    if not any(LIMITS[name.partition("@")[0]].is_free for name in limits):
+        return lambda params: 0.0  # saves half of the time that a pool of candidates takes
 
     def excess(params: Mapping[str, int]) -> float:
         cost = count_cost(space.decode(params), manifest.objective.img_size, num_classes=manifest.data.num_classes)
