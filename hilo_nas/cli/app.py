@@ -162,5 +162,6 @@ def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = 
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer converts Ctrl-C to this code or raises it
-        errors.print("stopped" if arguments[:1] == ["bench"] else "stopped; everything finished is kept")
+        command = next((word for word in arguments if not word.startswith("-")), None)
+        errors.print("stopped" if command == "bench" else "stopped; everything finished is kept")
     return code

@@ -35,8 +35,8 @@ _IMG_SIZE = 224
 
 HELP = """Show one network in full: figures with conditions, stages, cost and provenance.
 
-Parameters and multiply-adds follow from formulas. The share of time is that of the last
-timing of the front. `hilo-nas bench stages` times the parts of any LITv2 network here."""
+Parameters and multiply-adds follow from formulas. The share of time was measured
+at the end of a search. `hilo-nas bench stages` times the parts of any LITv2 network here."""
 
 EXAMPLES = """Examples:
 hilo-nas show my-gpu:4
@@ -217,8 +217,9 @@ def _why_missing(network: str, view: StudyView) -> str:
     if (fault := fault_of_parts(objective)) is not None:
         return f"The share of time per stage was not measured, because {fault}."
     words = ("--device", objective.device, "--batch-size", objective.batch_size, "--img-size", objective.img_size)
-    bench = command("bench", "stages", "--network", network, "--precision", objective.precision, *words)
-    return f"The share of time per stage was not measured. Measure it with {bench}"
+    threads = () if objective.threads is None else ("--threads", objective.threads)
+    bench = command("bench", "stages", "--network", network, "--precision", objective.precision, *words, *threads)
+    return f"The share of time per stage was not measured. Measure it under similar conditions with {bench}"
 
 
 def _attention(stage: StageSummary) -> str:

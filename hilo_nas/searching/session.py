@@ -112,6 +112,7 @@ def run_search(
             manifest, setup = _create(config, study, space, evaluator, event_log)
         open_files.enter_context(study.keeping_csv_files())
         setup.draw_sheet(study, evaluator, event_log)
+        left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
         if not manifest.plan.declaration.gives_scores:
             finished = time_only(
                 study,
@@ -119,7 +120,7 @@ def run_search(
                 setup.tasks,
                 event_log,
                 networks=config.search.networks,
-                timeout_s=config.search.timeout_s,
+                timeout_s=left_s,
             )
             event_log(finished)
             return study, finished
@@ -156,8 +157,9 @@ def run_search(
         if remeasurement is not None:
             remeasurement.wait_and_remeasure()
             _time_front(study, manifest, evaluator, setup.resources, event_log)
-            time_stages(study, manifest, evaluator, setup.resources, event_log)
         _write_posteriors(study)
+        if remeasurement is not None:
+            time_stages(study, manifest, evaluator, setup.resources, event_log)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         event_log(finished)
     return study, finished

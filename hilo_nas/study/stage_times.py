@@ -86,4 +86,6 @@ def fault_of_parts(condition: Condition) -> str | None:
         return "parts are timed in the inference form only"
     if condition.compile:
         return "torch.compile compiles a network as a whole"
+    if condition.channels_last:
+        return "parts are not timed in the channels_last memory format"
     return "parts are not timed with autocast" if condition.precision.startswith("amp-") else None

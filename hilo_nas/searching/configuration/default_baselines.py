@@ -1,7 +1,7 @@
 """Baselines that `default` names in `search.baselines`: networks of timm, by the side of the timed images.
 
-Each network takes images of any size, because a proxy may train at another size than the timings use. None needs
-pretrained weights, because a study trains all its networks from the start.
+Each network takes images of any size from 32 pixels on, because a proxy may train at another size than the timings
+use. None needs pretrained weights, because a study trains all its networks from the start.
 
 For the smallest images, seven networks below 12 M parameters were trained on 3,008 images of digits at 32 pixels, with
 one seed each. Their top-1 on 359 other images: xcit_nano_12_p8_224 98 %, pvt_v2_b0 93 %, convnext_atto 90 %, resnet18
@@ -35,7 +35,7 @@ DEFAULT_BASELINES = (
         up_to=64,
         networks={
             "resnet18": "smallest ResNet for ImageNet (He et al., 2016), and the reference of all timings",
-            "pvt_v2_b0": "smallest PVT v2 (Wang et al., 2022), the most accurate of these that takes any size",
+            "pvt_v2_b0": "smallest PVT v2 (Wang et al., 2022), the most accurate of these without a fixed size",
         },
     ),
     ImageSizes(

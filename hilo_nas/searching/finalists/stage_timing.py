@@ -46,20 +46,18 @@ def time_stages(
     if fault_of_parts(manifest.objective) is not None:
         return
     stored = load_stage_times(study.stages_path)
-    found = {
-        key: own for key, own in stored.networks.items() if own.fits(manifest.objective, manifest.device) and not again
-    }
+    found = {key: own for key, own in stored.networks.items() if own.fits(manifest.objective, manifest.device)}
     for record in study.front().members:
-        if record.subject.arch is None or record.key in found:
+        if record.subject.arch is None or (record.key in found and not again):
             continue
         try:
             timing = run_task(evaluator, _task(record.subject.arch, manifest, resources), emit)
-            for error in timing.failures.values():
-                raise error
         except HiloNasError as error:
-            text = f"the parts of trial {record.number} could not be timed: {error}"
-            emit(Notice(level="warning", text=text))
+            emit(_warning(record.number, error))
             break
+        if timing.failures:
+            emit(_warning(record.number, next(iter(timing.failures.values()))))
+            continue
         found[record.key] = PartTimes(
             condition=manifest.objective.label(),
             device=manifest.device,
@@ -67,8 +65,15 @@ def time_stages(
             seconds={part: fast_seconds(timing.measurements[part].call_seconds) for part in PARTS},
             verdict=judge_cohort(timing.measurements.values()).verdict,
         )
-    if found != stored.networks:
-        StageTimes(networks=found).write(study.stages_path)
+        try:
+            StageTimes(networks=found).write(study.stages_path)
+        except HiloNasError as error:
+            emit(Notice(level="warning", text=f"the times of parts could not be stored: {error}"))
+            break
+
+
+def _warning(number: int, error: Exception) -> Notice:
+    return Notice(level="warning", text=f"the parts of trial {number} could not be timed: {error}")
 
 
 def _task(arch: ArchConfig, manifest: Manifest, resources: Resources) -> Time:

@@ -33,7 +33,7 @@ from hilo_nas.searching.opening.study_setup import (
     set_up_study,
 )
 from hilo_nas.space import SearchSpace, load_space
-from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.text.commands import command
 from hilo_nas.text.durations import duration
 from hilo_nas.text.plurals import count_of
@@ -125,12 +125,14 @@ def fit_search(
         HiloNasError: Any error that the search itself would raise.
     """
     _check_hours(hours)
-    start = time.monotonic()
+    start, seconds = time.monotonic(), 3600.0 * hours
+    timed = config.replace({"search.timeout_s": seconds})
+    if not _is_left_out(config) or _is_stored(config):
+        return timed, None
     config, reasons = _choose_sizes(config)
     space, study = find_study(config)
-    seconds = 3600.0 * hours
-    if study.exists or not _is_left_out(config):
-        return config.replace({"search.timeout_s": seconds}), None
+    if study.exists:
+        return dataclasses.replace(timed, space=config.space), None
     assert space is not None
     plan = _plan(config, space, study, reasons, seconds=seconds, emit=emit, evaluator=evaluator, includes_planning=True)
     return plan.config.replace({"search.timeout_s": seconds - (time.monotonic() - start)}), plan
@@ -153,23 +155,26 @@ def _is_left_out(config: SearchConfig) -> bool:
     return needs_budget or (config.search.trials is None and config.search.until_trials is None)
 
 
+def _is_stored(config: SearchConfig) -> bool:
+    """Returns True if a configuration names a stored study, without a choice of its space."""
+    if config.space is None and config.study.name is None and config.timing.img_size is not None:
+        return False
+    try:
+        return find_study(config)[1].exists
+    except NotFoundError:
+        return False
+
+
 def _choose_sizes(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
     """Returns the configuration with a space and image sizes for a new study, and a sentence per choice.
-
-    The configuration of a stored study is not changed.
 
     Raises:
         NotFoundError: The study does not exist, and no setting asks for a new one.
         UsageError: There is neither a space nor an image size to choose one.
     """
     img_size = config.timing.img_size
-    if config.space is None and config.study.name is not None:
-        try:
-            open_study(config.study.name)
-            return config, []
-        except NotFoundError:
-            if config.data.source is None and img_size is None:
-                find_study(config)  # raises if the name is probably mistyped
+    if config.space is None and config.study.name is not None and config.data.source is None and img_size is None:
+        find_study(config)  # raises if the name is probably mistyped
     reasons, changes = [], {}
     if config.space is None and config.study.speeds is None and config.study.reuse is None:
         if img_size is None and config.data.source not in (None, DEFAULT_DATA):
@@ -223,6 +228,8 @@ def _plan(
             baselines=due_baselines(config.search.baselines, study),
         )
     spent_s = time.monotonic() - start if includes_planning else 0.0
+    if sample.limits is not None:  # the search checks the limits again
+        set_up_s = time.monotonic() - start
     if spent_s >= seconds:
         raise UsageError(f"the planning took {duration(spent_s)}, all of the given time. Use more hours.")
     chosen, sample, said = _choose_budget(config, setup, sample, (1 - _SPARE) * seconds - spent_s - set_up_s)

@@ -13,8 +13,19 @@ from hilo_nas.study.stored_study import StoredStudy
 
 __all__ = ["check_layout", "remove_leftovers"]
 
-_FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "data.png", ".lock")
-_LEFTOVER = re.compile(r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|\d+\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp")
+_FILES = (
+    "manifest.yaml",
+    "local.yaml",
+    "trials.csv",
+    "front.csv",
+    "data.png",
+    "posteriors.json",
+    "stages.json",
+    ".lock",
+)
+_LEFTOVER = re.compile(
+    r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|(?:\d+|posteriors|stages)\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp"
+)
 
 
 def check_layout(folder: StoredStudy) -> None:

@@ -6,7 +6,7 @@ import pytest
 from builders import build_device, fresh
 
 from hilo_nas.arch.cost import PARTS
-from hilo_nas.errors import MeasurementError
+from hilo_nas.errors import MeasurementError, StorageError
 from hilo_nas.events import Notice
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.study.stage_times import StageTimes, load_stage_times
@@ -81,6 +81,26 @@ def test_a_failure_is_a_warning(machine):
     assert len(texts) == 1
     assert texts[0].endswith("could not be timed: no room")
     assert times_of(study) == {}
+
+
+def test_a_failed_timing_keeps_the_earlier_times(machine):
+    study = search(until_trials=3)
+    known = times_of(study)
+
+    def fail(parts, condition):
+        raise MeasurementError("no room")
+
+    machine.time_parts = fail
+    run_remeasure(RemeasureRequest(study="demo"), [].append)
+    assert times_of(study).items() >= known.items()
+
+
+def test_a_path_that_cannot_be_written_is_named_before_the_search(machine):
+    study = search(until_trials=2)
+    study.stages_path.unlink()
+    study.stages_path.mkdir()
+    with pytest.raises(StorageError, match=r"stages\.json"):
+        search(space=None, sampler=None, until_trials=3)
 
 
 def test_a_damaged_file_is_replaced(machine):

@@ -175,3 +175,16 @@ def test_the_api_adds_how_well_the_proxy_ranks(machine):
     found = hilo_nas.plan_search("litv2_digits", hours=0.5)
     assert "hilo-nas proxy check litv2_digits" in found.reasons[-1]
     assert len(hilo_nas.plan_search("litv2_digits", hours=0.5, settings={"proxy.name": "params"}).reasons) == 0
+
+
+@pytest.mark.parametrize("settings", [{"space": "litv2_digits", "img_size": 64, "study": "s"}, {"data": "digits"}])
+def test_hours_change_nothing_but_the_timeout_of_a_stored_study(machine, settings):
+    run_search(SearchConfig.of(trials=1, sampler="random", **settings), lambda event: None)
+    assert fit(0.5, **settings) == (SearchConfig.of(timeout_s=1800.0, **settings), None)
+    assert run_search(fit(0.5, trials=1, **settings)[0], lambda event: None)[1].measured == 2
+
+
+def test_hours_change_nothing_but_the_timeout_of_scores_that_are_reused(machine):
+    run_search(SearchConfig.of(space="litv2_digits", study="s", trials=1, sampler="random"), lambda event: None)
+    settings = {"reuse": "s", "img_size": 64, "study": "new"}
+    assert fit(0.5, **settings) == (SearchConfig.of(timeout_s=1800.0, **settings), None)
