@@ -66,6 +66,7 @@ def run(
         with output.open("x", encoding="utf-8") as created:
             created.write(text)
     except OSError as error:
+        echo(text, nl=False)  # the plan took minutes
         raise StorageError(f"cannot write {output}: {error.strerror or error}. Choose another folder.") from error
     for line in (*lines, f"wrote {output}", f"Next: {command('search', '--config', output)}"):
         echo(line)

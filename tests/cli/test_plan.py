@@ -41,6 +41,13 @@ def test_a_file_is_never_replaced(home, machine, capsys):
     assert machine.submitted == []
 
 
+def test_a_plan_that_cannot_be_written_is_printed(capsys):
+    assert main(["plan", "litv2_digits", "--hours", "0.05", "-o", "/proc/plan.yaml"]) == 1
+    printed = capsys.readouterr()
+    assert yaml.safe_load(printed.out)["search"]["timeout_s"] == 180
+    assert "cannot write /proc/plan.yaml" in printed.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"), [(["--hours", "0"], "above 0"), ([], "--hours"), (["--hours", "x"], "number")]
 )
