@@ -112,7 +112,6 @@ def run_search(
             manifest, setup = _create(config, study, space, evaluator, event_log)
         open_files.enter_context(study.keeping_csv_files())
         setup.draw_sheet(study, evaluator, event_log)
-        left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
         if not manifest.plan.declaration.gives_scores:
             finished = time_only(
                 study,
@@ -120,7 +119,7 @@ def run_search(
                 setup.tasks,
                 event_log,
                 networks=config.search.networks,
-                timeout_s=left_s,
+                timeout_s=_left_s(config, start),
             )
             event_log(finished)
             return study, finished
@@ -150,8 +149,7 @@ def run_search(
         subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in due]
         tried = try_networks(evaluator, setup, subjects, event_log)
         report_baseline_cost(due, manifest.plan, [network.seconds for network in tried], event_log)
-        left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
-        finished = loop.run(timeout_s=left_s, min_gain=config.search.min_gain)
+        finished = loop.run(timeout_s=_left_s(config, start), min_gain=config.search.min_gain)
         if config.proxy.confirm:
             confirm_front(study, manifest, evaluator, setup.resources, event_log, further_seeds=config.proxy.confirm)
         if remeasurement is not None:
@@ -163,6 +161,11 @@ def run_search(
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         event_log(finished)
     return study, finished
+
+
+def _left_s(config: SearchConfig, start: float) -> float | None:
+    """Returns the seconds until the timeout of a search that started at `start`; None without a timeout."""
+    return None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
 
 
 def _create(
