@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.command import RESULTS, run_benchmark
-from hilo_nas.cli.bench.running import Device, Shown, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.options import Device, Shown, Threads
+from hilo_nas.cli.bench.running import run_bench, spell_command
 from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.command import command_of, run_benchmark
-from hilo_nas.cli.bench.running import Folder, Shown, run_bench
+from hilo_nas.cli.bench.options import Folder, Shown
+from hilo_nas.cli.bench.running import run_bench
 from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import run_benchmark
-from hilo_nas.cli.bench.running import Shown
+from hilo_nas.cli.bench.options import Shown
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.settings import takes_settings

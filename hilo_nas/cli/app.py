@@ -14,10 +14,8 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.markup import escape
-from typer.core import TyperGroup
 
-from hilo_nas.cli.apps import App
+from hilo_nas.cli.apps import App, Group
 from hilo_nas.cli.console import IS_QUIET, build_console, echo, prepare_streams
 from hilo_nas.cli.text import verbatim
 from hilo_nas.errors import HiloNasError
@@ -78,7 +76,7 @@ def _load_command(name: str) -> Any:
     return typer.main.get_command(single)
 
 
-class _Root(TyperGroup):
+class _Root(Group):
     """Group of all commands. Imports only the command that is used."""
 
     def __init__(self, **attrs: Any) -> None:
@@ -139,7 +137,6 @@ def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = 
         debug: True to raise errors instead of printing them.
     """
     prepare_streams()
-    errors = build_console(stderr=True)
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name=name, standalone_mode=False)
@@ -157,11 +154,17 @@ def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = 
         text = str(error)
         if not isinstance(error, HiloNasError | OSError):
             text = f"{type(error).__name__}: {text}. This is a bug in hilo-nas. Use --debug to see the traceback."
-        errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, markup=True)
+        _print_error(text)
         return error.exit_code if isinstance(error, HiloNasError) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer converts Ctrl-C to this code or raises it
         command = next((word for word in arguments if not word.startswith("-")), None)
-        errors.print("stopped" if command == "bench" else "stopped; everything finished is kept")
+        build_console(stderr=True).print("stopped" if command == "bench" else "stopped; everything finished is kept")
     return code
+
+
+def _print_error(text: str) -> None:
+    from rich.markup import escape
+
+    build_console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, markup=True)

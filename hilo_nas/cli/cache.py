@@ -12,7 +12,6 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.events import Event, Notice
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.plurals import count_of
@@ -47,6 +46,8 @@ def _to_dict(entry: data.CacheEntry) -> dict[str, Any]:
 
 
 def _print_table(entries: list[data.CacheEntry]) -> None:
+    from hilo_nas.cli.tables import Column, print_fitting
+
     columns = [
         Column("name", [entry.name for entry in entries], justify="left"),
         Column("images", [f"{entry.n_images:,}" for entry in entries], rank=1),

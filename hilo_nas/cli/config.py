@@ -7,7 +7,6 @@ import dataclasses
 from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.searching.configuration.config_files import render_config
 from hilo_nas.searching.configuration.search_config import SearchConfig
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -27,6 +26,7 @@ def run(
     space: OptionalSpace = None,
 ) -> None:
     """Prints the settings as YAML."""
+    from hilo_nas.searching.configuration.config_files import render_config
     from hilo_nas.searching.configuration.resolve import DEFAULT_SPACE, resolve
     from hilo_nas.space import load_space
 

@@ -12,16 +12,15 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
-from rich.text import Text
 
-__all__ = ["IS_QUIET", "Screen", "build_console", "echo", "plain", "prepare_streams"]
+if TYPE_CHECKING:
+    from hilo_nas.cli.screen import Screen
+
+__all__ = ["IS_QUIET", "build_console", "echo", "plain", "prepare_streams"]
 
 IS_QUIET = ContextVar("IS_QUIET", default=False)
 """True if the current command shows no progress (`hilo-nas --quiet`)."""
@@ -52,25 +51,6 @@ def plain(text: str) -> str:
     return _CONTROL.sub(lambda found: _escape(found[0]), text)
 
 
-class Screen(Console):
-    """Console that escapes control characters.
-
-    Markup is off by default. A call with `markup=True` must escape all text from outside.
-    """
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Returns the rendered string, with control characters escaped."""
-        return super().render_str(plain(text), **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yields the segments to print, with control characters escaped."""
-        for segment in super().render(renderable, options):
-            if segment.control or not _CONTROL.search(segment.text):
-                yield segment
-            else:
-                yield Segment(plain(segment.text), segment.style)
-
-
 def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: int = 1000) -> Screen:
     """Returns the console for a command's output.
 
@@ -79,6 +59,8 @@ def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: 
         soft_wrap: True to leave line wrapping to the terminal.
         pipe_width: Number of columns if the output is not a terminal. The default is enough for any table.
     """
+    from hilo_nas.cli.screen import Screen  # help needs no rich
+
     options: dict[str, Any] = {"stderr": stderr, "soft_wrap": soft_wrap, "highlight": False, "markup": False}
     if os.environ.get("NO_COLOR"):
         options["color_system"] = None  # rich would still write bold and dim text

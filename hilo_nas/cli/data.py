@@ -15,7 +15,6 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import verbatim
-from hilo_nas.searching.configuration.resolve import reading_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.plurals import count_of
 
@@ -62,6 +61,7 @@ def show(
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.prepared_images import prepare_data
     from hilo_nas.data.sheet import check_target, write_sheet
+    from hilo_nas.searching.configuration.resolve import reading_of
 
     check_target(output, force=force)
     with build_display(build_console(stderr=True)) as display:
@@ -88,6 +88,7 @@ def check(config: SearchConfig, source: Source, img_size: ImgSize = None, output
     """
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.check import check_data
+    from hilo_nas.searching.configuration.resolve import reading_of
 
     with build_display(build_console(stderr=True)) as display:
         checked = check_data(
@@ -133,6 +134,7 @@ def write(
     """
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.write import CLASS_MAP, write_data
+    from hilo_nas.searching.configuration.resolve import reading_of
 
     with build_display(build_console(stderr=True)) as display:
         written = write_data(

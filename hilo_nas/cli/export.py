@@ -9,12 +9,7 @@ import typer
 
 from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
-from hilo_nas.export import EXPORTERS, ExportOptions, NetworkSource, StudySource
-from hilo_nas.measurement.verdicts import verdict_name
-from hilo_nas.proxy.kinds import metric_named
-from hilo_nas.study.records import TrialRecord
-from hilo_nas.text.figures import figure, with_spread
-from hilo_nas.text.plurals import count_of
+from hilo_nas.export import ExportOptions
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -62,7 +57,7 @@ def run(
     knee: Annotated[bool, typer.Option("--knee", help="Trial at the knee of the front.")] = False,
     format_: Annotated[
         str,
-        typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.", autocompletion=complete_export_format),
+        typer.Option("--format", help="One of: timm, onnx, optuna.", autocompletion=complete_export_format),
     ] = "timm",
     weights: Annotated[
         Path | None,
@@ -84,6 +79,7 @@ def run(
 ) -> None:
     """Writes the files and prints their paths."""
     from hilo_nas import api
+    from hilo_nas.cli.export_output import describe_source
 
     exported = api.export_files(
         source,
@@ -100,7 +96,7 @@ def run(
         epochs=epochs,
         force=force,
     )
-    echo(_describe(exported.source))
+    echo(describe_source(exported.source))
     for promise in exported.promises:
         echo(promise.text if promise.is_sure else f"warning: {promise.text} only")
     for path in exported.files:
@@ -108,30 +104,3 @@ def run(
     for note in exported.notes:
         echo(note)
     echo(exported.next_step)
-
-
-def _describe(source: NetworkSource | StudySource) -> str:
-    """Returns the name of the exported network or study, with its figures or with the assumptions made."""
-    if isinstance(source, StudySource):
-        return f"{source.name}: {count_of(len(source.records), 'trial')}"
-    record = source.record
-    if record is None:
-        lines = [source.name, source.assumed]
-        return "\n".join(line for line in lines if line)
-    return f"{source.name}: {_figures(record)}"
-
-
-def _figures(record: TrialRecord) -> str:
-    measured, score = record.measurement, record.score
-    assert measured is not None
-    assert score is not None
-    verdict = verdict_name(measured)
-    metric = metric_named(score.metric)
-    conditions = ", ".join((measured.condition.label(), *([verdict] if verdict else [])))  # protocol 1 has no verdict
-    parts = [
-        f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on {measured.device.model} "
-        f"({conditions})",
-        f"{metric.title} {metric.text(score.value)}",
-        f"{figure((record.parameters or 0) / 1e6)} M parameters",
-    ]
-    return ", ".join(parts)

@@ -11,7 +11,6 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import HOURS_HELP, OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.errors import StorageError, UsageError
-from hilo_nas.searching.configuration.config_files import render_config
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.commands import command
 from hilo_nas.text.durations import duration
@@ -51,6 +50,7 @@ def run(
     """Prints or writes the proposed configuration."""
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
+    from hilo_nas.searching.configuration.config_files import render_config
 
     if output is not None and (output.exists() or not output.parent.is_dir()):
         fault = "exists already" if output.exists() else "is in a folder that does not exist"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hilo_nas.cli.apps import App
-from hilo_nas.cli.bench.running import Folder, Shown, deliver
+from hilo_nas.cli.bench.options import Folder, Shown
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.settings import takes_settings
@@ -67,6 +67,7 @@ def check(
     """Runs the check and prints its report."""
     from hilo_nas.bench.proxy_check.agreement_report import report_proxy_check
     from hilo_nas.bench.proxy_check.proxy_check import ProxyCheck, run_proxy_check
+    from hilo_nas.cli.bench.running import deliver
     from hilo_nas.cli.display import build_display
     from hilo_nas.report import can_draw, check_folder
     from hilo_nas.searching.sweeps.listing import read_sweep

@@ -34,7 +34,7 @@ def run(
     """Times the networks again and prints the front."""
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
-    from hilo_nas.cli.front import print_front
+    from hilo_nas.cli.front_output import print_front
 
     console = build_console()
     with build_display(console) as display:

@@ -9,7 +9,6 @@ import typer
 
 from hilo_nas.cli.completion import complete_study
 from hilo_nas.cli.console import echo
-from hilo_nas.study.stored_study import open_study, slug
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -45,6 +44,8 @@ def run(
     ] = False,
 ) -> None:
     """Writes the report and prints the paths of the files."""
+    from hilo_nas.study.stored_study import open_study, slug
+
     opened = [open_study(study) for study in studies]
     path = output or Path(f"{'-'.join(slug(study.name) for study in opened[:3])}-report.html")
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import HOURS_HELP, OptionalSpace
@@ -16,6 +15,8 @@ from hilo_nas.text.commands import FLAGS
 from hilo_nas.text.durations import duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hilo_nas.api import Study
     from hilo_nas.events import Event, SearchFinished
 
@@ -65,7 +66,7 @@ def run(
 def _search(config: SearchConfig, hours: float | None, console: Console) -> None:
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
-    from hilo_nas.cli.front import print_front
+    from hilo_nas.cli.front_output import print_front
     from hilo_nas.cli.hints import hints_after_search, resume_hint
     from hilo_nas.events import SearchFinished, SearchStarted
 
@@ -120,7 +121,7 @@ def _describe_gain(study: Study) -> list[str]:
 
 def _print_timings(study: Study, finished: SearchFinished, console: Console) -> None:
     """Prints the result of a study without a proxy, and the command for a search with its timings."""
-    from hilo_nas.cli.front import print_front
+    from hilo_nas.cli.front_output import print_front
 
     console.print()
     print_front(study, console)

@@ -12,12 +12,13 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from hilo_nas.cli.completion import complete_setting, complete_study
-from hilo_nas.searching.configuration.config_files import load_config
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.text.commands import FLAGS
 
 __all__ = ["help_of", "takes_settings"]
 
+_SECTIONS = get_type_hints(SearchConfig)
+"""Classes of the sections by name."""
 _TITLES = {
     "study": "Study",
     "search": "Trials",
@@ -51,6 +52,8 @@ def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
         @functools.wraps(function)
         def run(**given: Any) -> Any:
+            from hilo_nas.searching.configuration.config_files import load_config  # help needs no YAML
+
             values = {name: given.pop(variable) for name, variable in variables.items()}
             path, settings = given.pop("config_path"), given.pop("settings")
             return function(**given, config=load_config(path, settings or (), values))
@@ -70,15 +73,13 @@ def help_of(name: str) -> str:
 
 def _field_of(name: str) -> dataclasses.Field[Any]:
     section, _, field_name = name.partition(".")
-    fields = dataclasses.fields(getattr(SearchConfig(), section))
-    return next(field for field in fields if field.name == field_name)
+    return next(field for field in dataclasses.fields(_SECTIONS[section]) if field.name == field_name)
 
 
 def _flag(name: str, variable: str) -> inspect.Parameter:
     section, _, field_name = name.partition(".")
-    kind = type(getattr(SearchConfig(), section))
     field = _field_of(name)
-    annotation = get_type_hints(kind)[field_name]
+    annotation = get_type_hints(_SECTIONS[section])[field_name]
     option = typer.Option(
         FLAGS.get(name) or f"--{_SHORT[name]}",
         help=help_of(name),

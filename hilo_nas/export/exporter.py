@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,21 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from hilo_nas.errors import StorageError, UsageError
+from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.source import NetworkSource, StudySource
 
-__all__ = ["ExportOptions", "Exporter", "check_options", "export"]
+__all__ = ["Exporter", "check_options", "export"]
 
 Source = TypeVar("Source", NetworkSource, StudySource, contravariant=True)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of exporters. Each exporter declares which ones it reads."""
-
-    batch_size: int = 1024
-    """Images per training step, summed over all devices. Learning rates are scaled to it."""
-    epochs: int = 300
-    """Number of epochs of the full training."""
 
 
 class Exporter(Protocol[Source]):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hilo_nas.errors import UsageError
-from hilo_nas.export.exporter import ExportOptions
+from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import NetworkSource
 from hilo_nas.export.text import printable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hilo_nas.arch.config import describe_arch
 from hilo_nas.errors import ConversionError, UsageError
-from hilo_nas.export.exporter import ExportOptions
+from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.source import StudySource
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.records import TrialRecord

@@ -19,7 +19,7 @@ from hilo_nas.arch.config import load_arch
 from hilo_nas.arch.cost import count_params
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.export import run_timm
-from hilo_nas.export.exporter import ExportOptions
+from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import NetworkSource, Preprocessing
 from hilo_nas.export.text import build_title, dump, shell_line

@@ -4,22 +4,29 @@ A `Measurement` holds the throughput of a network. A `ProxyScore` holds its accu
 contain all data that is needed to decide whether two values are comparable.
 """
 
-from hilo_nas.measurement.condition import (
-    ENVIRONMENTS,
-    PRECISIONS,
-    RUNTIMES,
-    TORCH_ONLY,
-    Condition,
-    DeviceIdentity,
-    kind_of_device,
-)
-from hilo_nas.measurement.contention import Contention, find_contention
-from hilo_nas.measurement.proxy_score import (
-    ProxyPlan,
-    ProxyScore,
-    mean_score,
-)
-from hilo_nas.measurement.timing_result import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hilo_nas.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hilo_nas.measurement.condition import (
+        ENVIRONMENTS,
+        PRECISIONS,
+        RUNTIMES,
+        TORCH_ONLY,
+        Condition,
+        DeviceIdentity,
+        kind_of_device,
+    )
+    from hilo_nas.measurement.contention import Contention, find_contention
+    from hilo_nas.measurement.proxy_score import (
+        ProxyPlan,
+        ProxyScore,
+        mean_score,
+    )
+    from hilo_nas.measurement.timing_result import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
 
 __all__ = [
     "ENVIRONMENTS",
@@ -40,3 +47,13 @@ __all__ = [
     "kind_of_device",
     "mean_score",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY"), "condition"),
+    **dict.fromkeys(("Condition", "DeviceIdentity", "kind_of_device"), "condition"),
+    **dict.fromkeys(("Contention", "find_contention"), "contention"),
+    **dict.fromkeys(("ProxyPlan", "ProxyScore", "mean_score"), "proxy_score"),
+    **dict.fromkeys(("LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"), "timing_result"),
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 import hilo_nas.cli
-from hilo_nas.cli.console import Screen, build_console, echo, plain
+from hilo_nas.cli.console import build_console, echo, plain
+from hilo_nas.cli.screen import Screen
 
 ACTING = "\x1b[31m\x00\x07\x08\r\x7f\x85\x9b\u202e\u2066\u200f\u2028\ufeff\ud800\U000e0041"
 

@@ -93,6 +93,11 @@ def test_a_whole_study_becomes_one_file_of_optuna_that_is_never_replaced(capsys)
     assert [path.name for path in Path("files").iterdir()] == ["demo.db"]
 
 
+def test_the_help_names_every_format_of_this_package(capsys):
+    assert main(["export", "--help"]) == 0
+    assert f"One of: {', '.join(EXPORTERS)}." in capsys.readouterr().out
+
+
 @pytest.fixture
 def toy():
     register_exporter(ToyExporter())

@@ -11,7 +11,7 @@ from builders import TINY, build_arch, build_manifest, build_plan, build_record,
 from rich.console import Console
 
 from hilo_nas.cli import main
-from hilo_nas.cli.front import print_front
+from hilo_nas.cli.front_output import print_front
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import Subject
 from hilo_nas.study.stored_study import StoredStudy

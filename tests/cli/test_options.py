@@ -10,15 +10,15 @@ import enum
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from builders import demo_records, write_study
+from command_tree import walk_commands
 
-from hilo_nas.cli.app import app, main
+from hilo_nas.cli.app import main
 from hilo_nas.text.commands import FLAGS
 
 GOLDEN = Path(__file__).parents[1] / "assets" / "options.txt"
@@ -38,14 +38,6 @@ OTHER_MEANINGS = {
     "--knee": {"front"},  # a recommendation
 }
 """Commands in which an option's help says more than elsewhere; each of `bench` says what its own figures are of."""
-
-
-def walk_commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The commands by their words, groups included; the root is the empty text."""
-    command = command or typer.main.get_command(app)
-    yield " ".join(path), command
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from walk_commands(inner, (*path, name))
 
 
 def options_of(command: Any) -> list[Any]:

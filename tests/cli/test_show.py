@@ -3,6 +3,7 @@ import json
 import pytest
 from builders import build_condition, build_infeasible, build_manifest, demo_records, write_study
 
+from hilo_nas.arch.config import PRESETS
 from hilo_nas.arch.cost import PARTS
 from hilo_nas.cli.app import main
 from hilo_nas.study.stage_times import PartTimes, StageTimes
@@ -13,6 +14,12 @@ def studies(tmp_path, monkeypatch):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path / "studies"))
     monkeypatch.setenv("COLUMNS", "100")
     return write_study(tmp_path / "studies", "my-gpu", demo_records())
+
+
+@pytest.mark.parametrize("command", ["show", "measure", "bench stages"])
+def test_the_help_names_every_preset(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    assert ", ".join(PRESETS) in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_trial_is_shown_with_its_figures_and_conditions(capsys):

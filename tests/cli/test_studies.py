@@ -9,7 +9,7 @@ from builders import build_device, build_manifest, build_record, demo_records, w
 from rich.console import Console
 
 from hilo_nas.cli import main
-from hilo_nas.cli.front import print_front
+from hilo_nas.cli.front_output import print_front
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import Column, print_columns, print_fitting

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import Device, Folder, Precision, Shown, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.options import Device, Folder, Precision, Shown, Threads
 from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
@@ -49,6 +49,7 @@ def run(
     from hilo_nas.bench.attention.attention_bench import AttentionPlan, run_attention
     from hilo_nas.bench.attention.attention_report import report_attention
     from hilo_nas.bench.attention.layers import KINDS, SHAPES, parse_shape
+    from hilo_nas.cli.bench.running import run_bench, spell_command
 
     shapes = tuple(parse_shape(text) for text in shape) if shape else SHAPES[:1] if quick else SHAPES
     plan = AttentionPlan(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import Device, Folder, Precision, Shown, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.options import Device, Folder, Precision, Shown, Threads
 from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
@@ -41,6 +41,7 @@ def run(
     """Runs the backbone benchmark and prints its report."""
     from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan, run_backbones
     from hilo_nas.bench.backbones.backbones_report import report_backbones
+    from hilo_nas.cli.bench.running import run_bench, spell_command
 
     plan = BackbonesPlan(
         device=device,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import Device, Folder, Precision, Shown, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.options import Device, Folder, Precision, Shown, Threads
 from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
@@ -39,6 +39,7 @@ def run(
     """Runs the ruler benchmark and prints its report."""
     from hilo_nas.bench.ruler.ruler_bench import RulerPlan, run_ruler
     from hilo_nas.bench.ruler.ruler_report import report_ruler
+    from hilo_nas.cli.bench.running import run_bench, spell_command
     from hilo_nas.space import load_space
 
     found = load_space(space)

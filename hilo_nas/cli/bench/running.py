@@ -1,4 +1,4 @@
-"""Common parts of benchmark commands: options, files, tables, and the command that reproduces a report."""
+"""Common parts of benchmark commands: files, tables, and the command that reproduces a report."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
-from hilo_nas.cli.settings import help_of
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
@@ -24,22 +22,7 @@ from hilo_nas.events import Emit
 if TYPE_CHECKING:
     from hilo_nas.report import BenchReport, BenchTable  # importing pandas is slow
 
-__all__ = ["Device", "Folder", "Precision", "Shown", "Threads", "deliver", "run_bench", "spell_command"]
-
-Device = Annotated[str | None, typer.Option(help=help_of("timing.device"))]
-Precision = Annotated[str, typer.Option(help=help_of("timing.precision"))]
-Threads = Annotated[int | None, typer.Option(help=help_of("timing.threads"))]
-Shown = Annotated[Format, typer.Option("--format", help="Output format.")]
-Folder = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Folder for CSV files and the report. Default: write no files.",
-        show_default=False,
-    ),
-]
+__all__ = ["deliver", "run_bench", "spell_command"]
 
 _SWITCHES = ("compile", "training")
 """Options with a `--no-` form."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import Device, Folder, Precision, Shown, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.options import Device, Folder, Precision, Shown, Threads
 from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
@@ -36,6 +36,7 @@ def run(
     """Runs the stages benchmark and prints its report."""
     from hilo_nas.bench.stages.stages_bench import StagesPlan, run_stages
     from hilo_nas.bench.stages.stages_report import report_stages
+    from hilo_nas.cli.bench.running import run_bench, spell_command
 
     plan = StagesPlan(
         network=network,
