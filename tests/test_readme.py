@@ -195,6 +195,13 @@ def test_every_command_runs(home, command):
     assert bool(evaluator.submitted) == (asks and name not in WITHOUT_EVALUATOR)
 
 
+def test_every_command_can_be_pasted_into_zsh():
+    """Zsh, the shell of macOS, refuses an unquoted pattern that matches no file, such as `search.baselines=[a,b]`."""
+    unquoted = [re.sub(r"'[^']*'|\"[^\"]*\"", "", line).partition(" #")[0] for line in CONSOLE]
+    assert len(unquoted) > 100
+    assert [line for line in unquoted if re.search(r"[\[\]*?]", line)] == []
+
+
 def test_every_command_of_the_tool_is_shown():
     known = {line.split(":")[0] for line in OPTIONS if not line.startswith("-")} | set(BENCHMARKS)
     assert {words_of(command) for command in COMMANDS} == known
