@@ -1,8 +1,8 @@
-"""Proposals from models of speed and value: the network with the largest expected gain in hypervolume.
+"""Proposals from models of speed and value: the network with the largest expected gain in hypervolume per second.
 
 Candidates are random networks of the space and mutations of the best known networks. Before a training, the networks
 with the largest gains are timed briefly, as long as their speeds are worth more per second than a training. At a rung,
-a training stops if its rest is worth less per image than half of the best other training. It continues later if its
+a training stops if its rest is worth less per second than half of the best other training. It continues later if its
 rest is worth most, as in freeze-thaw Bayesian optimization (Swersky et al. 2014, arXiv 1406.3896).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -34,6 +33,7 @@ from hilo_nas.surrogate.features import describe_network
 from hilo_nas.surrogate.gaussian_process import Floats
 from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.surrogate.search_model import MIN_TRAINED, Forecast, SearchModel
+from hilo_nas.surrogate.trial_seconds import TrialSeconds
 
 __all__ = ["LookAhead", "ModelSampler"]
 
@@ -44,9 +44,7 @@ _TIMED_TOGETHER = 8
 _OPTIMISM = 2.0
 """Networks are considered for a brief timing by their gain at this many standard deviations above their mean speed."""
 _CAUTION = 0.5
-"""Gain per image of a continued training, relative to that of the best other one, at which it continues."""
-_DEFAULT_TIMING_S = 2.0
-"""Assumed seconds of a brief timing before the first one."""
+"""Gain per second of a continued training, relative to that of the best other one, at which it continues."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +54,10 @@ class _Ranking:
     candidates: Sequence[Candidate]
     """New networks, and networks whose training was stopped and may continue."""
     forecast: Forecast | None
-    cost: Floats
-    """Cost of the rest of the training of each candidate, relative to a full training."""
+    seconds: Floats
+    """Expected seconds of the full timing and the rest of the training of each candidate. 1 if they are not known."""
     gain: Floats
-    """Expected gain of each candidate per cost."""
+    """Expected gain of each candidate per second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,28 +128,28 @@ class ModelSampler:
         random = self._random(records)
         searched = [r for r in records if not r.is_baseline and r.measurements]
         timed = {record.key for record in searched}
-        training_s = _median_seconds(records)
+        costs = TrialSeconds(records)
         if len(searched) < _TIMED_FIRST:
-            if training_s == 0.0 and any(record.score for record in records):
+            if costs.has_trained and costs.median_training == 0.0:
                 return None  # scores cost nothing, so timings are not worth it
             free = [own for own in self._rank(records).candidates if own.key not in timed]
             drawn = random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))
             return self._time_together([own.params for own in drawn]) if drawn else None
         model, ranking = self._model(records), self._rank(records)
-        if model is None or ranking.forecast is None or not training_s:
+        if model is None or ranking.forecast is None or costs.median_training == 0.0:
             return None
         candidates, forecast, gain_M = ranking.candidates, ranking.forecast, ranking.gain
         first = int(np.argmax(gain_M))
         hoped_M = model.gain(forecast.with_speed(forecast.speed + _OPTIMISM * forecast.speed_sd))
         hoped_M[first] = math.inf
-        hoped_M /= ranking.cost
+        hoped_M /= ranking.seconds
         best = np.argsort(-hoped_M, kind="stable")[:_TIMED_TOGETHER]
         unknown = [m for m in best if candidates[m].key not in timed]
         if unknown:
             generator = np.random.default_rng(random.randrange(2**32))
-            gain = model.gain_of_timing(forecast.take(best), ranking.cost[best], generator)
-            worth = gain / (len(unknown) * _timing_seconds(records))
-            if worth > float(gain_M.max()) / training_s:
+            seconds = ranking.seconds[best]
+            gain = model.gain_of_timing(forecast.take(best), seconds, generator)
+            if gain * float(seconds.mean()) > float(gain_M.max()) * len(unknown) * costs.brief_timing:
                 return self._time_together([candidates[m].params for m in unknown])
         if candidates[first].key in {record.key for record in records if record.full_measurements}:
             return None
@@ -160,7 +158,7 @@ class ModelSampler:
     def is_worth_more(self, record: TrialRecord, images: int, records: Sequence[TrialRecord]) -> bool:
         """Returns True if the rest of a training is worth its cost, compared with the training of another network.
 
-        The worth is the expected gain per training image. The first networks are always trained in full.
+        The worth is the expected gain per second. The first networks are always trained in full.
 
         Args:
             record: Record of a network with a score after `images` training images.
@@ -187,9 +185,11 @@ class ModelSampler:
         features = describe_network(
             record.subject.arch, self._manifest.objective.img_size, self._manifest.data.num_classes
         )
-        gain = float(model.gain(model.forecast([features], [record.key]))[0])
-        other_M = model.gain(forecast_candidates(model, ranking.candidates)) / ranking.cost
-        return gain * budget / (budget - images) >= _CAUTION * float(other_M[is_other_M].max())
+        forecast = model.forecast([features], [record.key])
+        rest = np.array([1 - images / budget])
+        gain = float((model.gain(forecast) / self._seconds(TrialSeconds(found), forecast, rest))[0])
+        other_M = model.gain(forecast_candidates(model, ranking.candidates)) / ranking.seconds
+        return gain >= _CAUTION * float(other_M[is_other_M].max())
 
     def _time_together(self, networks: Sequence[Mapping[str, int]]) -> LookAhead:
         """Returns a brief timing of networks, whose records will name all of them.
@@ -238,11 +238,25 @@ class ModelSampler:
         """
         model = self._model(records)
         if self._ranking is None:
-            candidates, cost_M = self._candidates(records)
-            forecast = None if model is None else forecast_candidates(model, candidates)
-            gain_M = np.zeros(len(candidates)) if model is None or forecast is None else model.gain(forecast)
-            self._ranking = _Ranking(candidates, forecast, cost_M, gain_M / cost_M)
+            candidates, rest_M = self._candidates(records)
+            if model is None:
+                self._ranking = _Ranking(candidates, None, np.ones_like(rest_M), np.zeros_like(rest_M))
+            else:
+                forecast = forecast_candidates(model, candidates)
+                seconds_M = self._seconds(TrialSeconds(records), forecast, rest_M)
+                self._ranking = _Ranking(candidates, forecast, seconds_M, model.gain(forecast) / seconds_M)
         return self._ranking
+
+    def _seconds(self, costs: TrialSeconds, forecast: Forecast, rest_M: Floats) -> Floats:
+        """Returns the expected seconds of the trials of candidates; 1 if trainings cost nothing.
+
+        Args:
+            costs: Costs of the search so far.
+            forecast: Predictions of the candidates.
+            rest_M: Share of the training of each candidate that is left.
+        """
+        training_M = costs.training(forecast.speed) * rest_M
+        return np.where(training_M > 0, training_M + np.where(forecast.is_timed, 0.0, costs.full_timing), 1.0)
 
     @staticmethod
     def _first(candidates: Sequence[Candidate], records: Sequence[TrialRecord], random: Random) -> Candidate:
@@ -262,9 +276,9 @@ class ModelSampler:
         return front[(0, -1, len(front) // 2)[trained % 3]]
 
     def _candidates(self, records: Sequence[TrialRecord]) -> tuple[list[Candidate], Floats]:
-        """Returns new and feasible networks, each once, then stopped ones, and the relative cost of their trainings.
+        """Returns new and feasible networks, each once, then stopped ones, and the share of each training that is left.
 
-        A stopped network costs the rest of its training, because its checkpoint usually exists.
+        A stopped network continues from its checkpoint, which usually exists.
 
         Raises:
             SpaceExhaustedError: There is no new network, and no stopped one.
@@ -289,16 +303,3 @@ class ModelSampler:
         reached = [max(score.images_seen for score in stopped[own.key].scores) for own in continued]
         costs = [1.0] * len(new) + [1.0 - images / budget for images in reached]
         return [*new, *continued], np.array(costs)
-
-
-def _median_seconds(records: Sequence[TrialRecord]) -> float:
-    """Returns the median seconds of a full training; 0 before the first one. Stopped trainings do not count."""
-    trained = [record for record in records if record.scores and record.state != TrialState.STOPPED]
-    found = [sum(score.seconds for score in record.scores) for record in trained]
-    return statistics.median(found) if found else 0.0
-
-
-def _timing_seconds(records: Sequence[TrialRecord]) -> float:
-    """Returns the mean seconds of a brief timing."""
-    found = [own.seconds for record in records for own in record.measurements if own.is_preliminary]
-    return (statistics.fmean(found) if found else 0.0) or _DEFAULT_TIMING_S
