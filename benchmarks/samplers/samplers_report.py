@@ -82,9 +82,9 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             f"stopped networks, the sampler receives an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {ORACLE}: scores "
             "at rungs are those of the full training, which real searches do not have. This shows the saving with "
             "perfect scores.",
-            "hilo: stops a training at a rung if its expected gain per image is less than half of that of another one, "
-            "and continues it later if it has the largest gain. It also times networks before it proposes one; such a "
-            f"timing is assumed to take {BRIEF_S:g} s and to have an error of {BRIEF_ERROR:.0%}, and one of "
+            "hilo: stops a training at a rung if its expected gain per second is less than half of that of another "
+            "one, and continues it later if it has the largest gain. It also times networks before it proposes one; "
+            f"such a timing is assumed to take {BRIEF_S:g} s and to have an error of {BRIEF_ERROR:.0%}, and one of "
             f"{BRIEF_COHORT_ERROR:.0%} that all networks timed together share.",
             *_describe_judge(table),
             f"at equal cost: after the training images of {trials} full trainings. over random: difference to random "
