@@ -532,3 +532,29 @@ def test_timings_that_cannot_be_compared_do_not_repeat_for_ever(tmp_path):
     finished, machine = run(folder, Machine(devices={"cpu": build_device(serial="other", model="Other CPU")}))
     assert finished.measured == 12
     assert len(machine.cohorts) < 30
+
+
+class CostlyMachine(FakeMachine):
+    """A machine on which trainings of slow networks take longer, with the steepness of an exponent."""
+
+    exponent = 0.0
+
+    def score(self, subject, *arguments):
+        images_per_s = self.law(subject)[0]
+        return dataclasses.replace(
+            super().score(subject, *arguments), seconds=600.0 * (2000 / images_per_s) ** self.exponent
+        )
+
+
+class SteepMachine(CostlyMachine):
+    exponent = 3.0
+
+
+def test_networks_whose_training_takes_longer_are_trained_less_often(tmp_path):
+    folders = [build_study(tmp_path, name, trials=30) for name in ("flat", "steep")]
+    for folder, machine in zip(folders, (CostlyMachine(), SteepMachine()), strict=True):
+        run(folder, machine)
+    flat, steep = (
+        sorted(record.measurement.images_per_s for record in by_state(folder)["complete"]) for folder in folders
+    )
+    assert steep[len(steep) // 2] > 1.1 * flat[len(flat) // 2]
