@@ -162,19 +162,23 @@ class NetworkModel:
         return _MEAN_VARIANCE + weighted_sum(variances[1 : 1 + len(KERNELS)], kernels_KNM)
 
     def _components(self, observations: Observations) -> tuple[list[Floats], list[VariancePrior]]:
-        """Returns Gram matrices and priors: mean, kernels, noise, offsets and deviations of rungs, shared noise."""
+        """Returns Gram matrices and priors: mean, kernels, noise, offsets, deviations and noise of rungs, shared noise.
+
+        Scores at rungs have a noise of their own, because fewer images usually give noisier scores.
+        """
         index = np.ix_(observations.network, observations.network)
         kernels_KNN = [kernel[index] for kernel in self._kernels_KUU]
         noise_N = np.square(np.sqrt(observations.noise) / self._sd)
-        grams = [np.ones_like(kernels_KNN[0]), *kernels_KNN, np.diag(noise_N)]
+        is_full_N = observations.level == 0
+        grams = [np.ones_like(kernels_KNN[0]), *kernels_KNN, np.diag(noise_N * is_full_N)]
         priors = [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), *_PRIORS.values()]
         noise_prior = VariancePrior(median=0.5 if self._shares_noise else 1.0, log_sd=self._noise_log_sd)
         priors.append(noise_prior)
         if self._has_rungs:
             shared_NN = np.minimum.outer(observations.level, observations.level).astype(float)
             by_name = dict(zip(KERNELS, kernels_KNN, strict=True))
-            grams += [shared_NN * (1 + by_name["linear"]), shared_NN * by_name["smooth"]]
-            priors += [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), _RUNG_PRIOR]
+            grams += [shared_NN * (1 + by_name["linear"]), shared_NN * by_name["smooth"], np.diag(noise_N * ~is_full_N)]
+            priors += [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), _RUNG_PRIOR, noise_prior]
         if self._shares_noise:
             same_NN = np.equal.outer(observations.group, observations.group).astype(float)
             grams.append(same_NN * np.sqrt(np.outer(noise_N, noise_N)))
