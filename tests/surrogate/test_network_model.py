@@ -72,12 +72,12 @@ def test_the_unit_of_the_values_scales_mean_and_deviation():
     assert other.sd == pytest.approx(1000 * one.sd, rel=1e-3)
 
 
-def rung_observations(full, rungs):
+def rung_observations(full, rungs, rung_noise=0.005):
     """Scores at the full budget of some networks, and at a rung of these and further ones, lower by a trend."""
     order = [*range(full), *range(rungs)]
     values = values_of(KNOWN)
-    noise = np.random.default_rng(5).normal(0, 0.005, len(order))
     level = np.array([0] * full + [1] * rungs)
+    noise = np.random.default_rng(5).normal(0, np.where(level == 0, 0.005, rung_noise))
     scores = np.where(level == 0, values[order], 0.7 * values[order] - 0.05) + noise
     return Observations(np.array(order), scores, np.full(len(order), 0.005**2), level, np.array(order))
 
@@ -91,6 +91,11 @@ def test_scores_at_a_rung_lower_the_error_of_values_at_the_full_budget():
 def test_values_at_the_full_budget_are_predicted_not_those_at_the_rung():
     found = predict(fit(KNOWN, rung_observations(20, 60)), KNOWN)
     assert found.mean.mean() == pytest.approx(values_of(OTHERS).mean(), abs=0.05)
+
+
+def test_noisy_scores_at_a_rung_do_not_make_those_at_the_full_budget_noisy():
+    model = fit(KNOWN, rung_observations(40, 60, rung_noise=0.05))
+    assert model.noise_sd < 0.015
 
 
 def test_scores_at_a_rung_alone_are_enough_for_a_model():
