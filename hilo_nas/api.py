@@ -519,8 +519,8 @@ def measure(
     of 32 images of 224 px in fp32.
 
     Args:
-        networks: Names of networks: STUDY:TRIAL, timm:NAME, onnx:FILE, the .yaml file of an architecture, or a preset.
-            Append `@SIZE` to set the image size of a network in pixels.
+        networks: Names of networks: STUDY:TRIAL, timm:NAME, onnx:FILE, openvino:FILE, the .yaml file of an
+            architecture, or a preset. Append `@SIZE` to set the image size of a network in pixels.
         device: cpu, cuda, cuda:N or mps. Defaults to the fastest kind of this machine.
         batch_size: Number of images per timed call.
         img_size: Side of the images in pixels.

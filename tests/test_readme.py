@@ -50,7 +50,12 @@ def prose(text):
 PROGRAMS = r"hilo-nas |python -m benchmarks\.(?:official|releases|samplers|tables|training) "
 CONSOLE = [line.strip() for text in GUIDES.values() for block in blocks(text, "console") for line in block.splitlines()]
 COMMANDS = [line for line in dict.fromkeys(CONSOLE) if re.match(PROGRAMS, line)]
-PYTHON = [(name, block) for name, text in GUIDES.items() for block in blocks(text, "python")]
+PYTHON = [
+    (name, block)
+    for name, text in GUIDES.items()
+    for block in blocks(text, "python")
+    if not block.startswith("# deploy_")  # `test_deployment.py` runs them with real files
+]
 INLINE = [
     " ".join(code.split())
     for name, text in GUIDES.items()
@@ -132,6 +137,7 @@ def made(tmp_path_factory):
     (home / "search.yaml").write_text(render_config(SearchConfig.of(space="litv2_cifar")))
     (home / "deploy").mkdir()
     (home / "deploy/model.onnx").write_bytes(b"onnx")
+    (home / "deploy/model.xml").write_bytes(b"openvino")
     (home / "model.onnx").write_bytes(b"onnx")
     return home
 

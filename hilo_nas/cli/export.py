@@ -16,7 +16,8 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = """Write files for a trainer, a runtime or a tool, from a trial, an architecture or a study.
 
 timm: a training config with the architecture, its provenance, and a launcher for timm's other scripts. onnx: one ONNX
-file for deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
+file, openvino: an OpenVINO file with its weights, torch-package: a file for torch.export.load; all three for
+deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
 EXAMPLES = """Examples:
 hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
@@ -57,11 +58,18 @@ def run(
     knee: Annotated[bool, typer.Option("--knee", help="Trial at the knee of the front.")] = False,
     format_: Annotated[
         str,
-        typer.Option("--format", help="One of: timm, onnx, optuna.", autocompletion=complete_export_format),
+        typer.Option(
+            "--format",
+            help="One of: timm, onnx, openvino, torch-package, optuna.",
+            autocompletion=complete_export_format,
+        ),
     ] = "timm",
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="onnx: checkpoint of timm's train.py, state dict or .safetensors file."),
+        typer.Option(
+            metavar="FILE",
+            help="onnx, openvino, torch-package: checkpoint of timm's train.py, state dict or .safetensors file.",
+        ),
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels, for ARCH.yaml.")] = None,

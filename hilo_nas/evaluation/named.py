@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hilo_nas.evaluation.drive import run_task
-from hilo_nas.evaluation.named_networks import NamedNetwork, find_network
+from hilo_nas.evaluation.named_networks import FILES, NamedNetwork, find_network
 from hilo_nas.evaluation.protocol import Evaluator
 from hilo_nas.evaluation.tasks import Inspect, Time, Timing
 from hilo_nas.events import Emit
@@ -51,8 +51,9 @@ def measure_named(
     from_study = next((network.defaults for network in networks if network.defaults), {})
     defaults = {name: value for name, value in from_study.items() if name not in ("device", "num_classes", "threads")}
     fields = {**_DEFAULTS, **defaults, **given}
-    if any("onnx" in network.subject for network in networks) and "runtime" not in given:
-        fields["runtime"] = "onnxruntime"
+    for kind, runtime in FILES.items():
+        if any(kind in network.subject for network in networks) and "runtime" not in given:
+            fields["runtime"] = runtime
     if fields.get("runtime", "torch") != "torch":
         fields = {name: value for name, value in fields.items() if name in given or name not in TORCH_ONLY}
     device = device or from_study.get("device")

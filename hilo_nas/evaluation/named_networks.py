@@ -12,8 +12,10 @@ from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.trial_names import parse_trial
 
-__all__ = ["NamedNetwork", "find_network"]
+__all__ = ["FILES", "NamedNetwork", "find_network"]
 
+FILES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""Default runtime of each kind of network file."""
 _SIZED = re.compile(r"(?P<name>.+)@(?P<img_size>[1-9][0-9]{0,5})")
 
 
@@ -33,18 +35,20 @@ def find_network(name: str) -> NamedNetwork:
     """Returns the network with a name.
 
     A name is `STUDY:TRIAL`, `timm:NAME`, a preset, or the YAML file of an architecture. Each of these can end with
-    `@SIZE`, which sets the image size of the network. A name can also be `onnx:FILE`. The file defines the size.
+    `@SIZE`, which sets the image size of the network. A name can also be `onnx:FILE` or `openvino:FILE`. The file
+    defines the size.
 
     Raises:
         NotFoundError: There is no such study, trial or file.
         UsageError: The name has none of these formats.
         ArchError: The file does not contain a valid architecture.
     """
-    if name.startswith("onnx:"):
-        path = Path(name.removeprefix("onnx:"))
+    kind, separator, file = name.partition(":")
+    if separator and kind in FILES:
+        path = Path(file)
         if not path.is_file():
-            raise NotFoundError(f"{name} must name an ONNX file, but there is no file {path}")
-        return NamedNetwork(name=name, subject={"onnx": str(path.absolute())})
+            raise NotFoundError(f"{name} must name a file, but there is no file {path}")
+        return NamedNetwork(name=name, subject={kind: str(path.absolute())})
     if (size := name.rpartition("@")[2]) != name and size.isalnum() and not _SIZED.fullmatch(name):
         raise UsageError(f"the SIZE of NAME@SIZE must be a whole number of pixels, but got {name!r}")
     if sized := _SIZED.fullmatch(name):
@@ -64,8 +68,8 @@ def _find_network(name: str) -> NamedNetwork:
     if name.endswith((".yaml", ".yml")):
         return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
     raise UsageError(
-        "a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
-        f"{', '.join(PRESETS)}, but got {name!r}. All except onnx:FILE can end with @SIZE."
+        "a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, openvino:FILE, an architecture's .yaml file or "
+        f"one of {', '.join(PRESETS)}, but got {name!r}. All except the files of networks can end with @SIZE."
     )
 
 

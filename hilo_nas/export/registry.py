@@ -7,8 +7,10 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.export.exporter import Exporter
 from hilo_nas.export.onnx import ONNX
+from hilo_nas.export.openvino import OPENVINO
 from hilo_nas.export.optuna import OPTUNA
 from hilo_nas.export.timm import TIMM
+from hilo_nas.export.torch_package import TORCH_PACKAGE
 
 __all__ = ["EXPORTERS", "find_exporter", "register_exporter"]
 
@@ -38,5 +40,5 @@ def find_exporter(name: str) -> Exporter[Any]:
     return EXPORTERS[name]
 
 
-for _exporter in (TIMM, ONNX, OPTUNA):
+for _exporter in (TIMM, ONNX, OPENVINO, TORCH_PACKAGE, OPTUNA):
     register_exporter(_exporter)

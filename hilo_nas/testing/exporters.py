@@ -52,7 +52,8 @@ def check_exporter(
 
 def _check_declaration(exporter: Exporter[Any], source: NetworkSource | StudySource) -> None:
     name = exporter.name
-    assert name.isidentifier() and name.islower(), f"name must be a lower-case word, but got {name!r}"  # noqa: PT018
+    is_word = name.replace("-", "_").isidentifier() and name.islower()
+    assert is_word, f"name must be of lower-case words and hyphens, but got {name!r}"
     known = {field.name for field in dataclasses.fields(ExportOptions)} | {"weights"}
     assert exporter.options <= known, f"options must be among {sorted(known)}, but got {sorted(exporter.options)}"
     assert exporter.files, "files must name at least one file"

@@ -93,8 +93,8 @@ def prepare(
     """Builds a network with random non-zero weights, as a trained network has, and prepares it for timing.
 
     Args:
-        subject: Argument of `build_subject`, or `{"onnx": FILE}`, or `{"training": SUBJECT}`. The call of the last is a
-            training step of that network without the optimiser.
+        subject: Argument of `build_subject`, or `{"onnx": FILE}`, `{"openvino": FILE}` or `{"training": SUBJECT}`. The
+            call of the last is a training step of that network without the optimiser.
         condition: Condition of the timing. If the subject has its own image size, this size replaces the condition's.
         num_classes: Number of outputs of the classifier.
         target: Name of the device. Defaults to the first device of the condition's kind.
@@ -111,6 +111,8 @@ def prepare(
     condition = dataclasses.replace(condition, img_size=img_size_of(subject, condition.img_size))
     if "onnx" in subject:
         return _load_onnx(subject["onnx"], condition, target)
+    if "openvino" in subject:
+        return _load_openvino(subject["openvino"], condition, target)
     if "training" in subject:
         with torch.inference_mode(False):  # parameters made in inference mode cannot be trained
             return _prepare_step(subject["training"], condition, device, num_classes)
@@ -295,6 +297,22 @@ def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:
         img_size=condition.img_size,
         device=target,
         threads=condition.threads,
+    )
+    return Prepared(call=loaded.call, form=loaded.form, read_memory_mib=_unseen)
+
+
+def _load_openvino(path: str, condition: Condition, target: str) -> Prepared:
+    from hilo_nas.models.convert import openvino_file
+
+    if condition.runtime != "openvino":
+        raise UsageError(f"openvino:{path} needs the runtime openvino, but got {condition.runtime}")
+    loaded = openvino_file.load(
+        Path(path),
+        batch_size=condition.batch_size,
+        img_size=condition.img_size,
+        device=target,
+        threads=condition.threads,
+        precision=condition.precision,
     )
     return Prepared(call=loaded.call, form=loaded.form, read_memory_mib=_unseen)
 

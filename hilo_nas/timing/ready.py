@@ -120,7 +120,7 @@ class WarmNetworks:
         """Returns a network, built and warmed up. Takes seconds, unless the network was kept by an earlier call.
 
         Args:
-            subject: Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}`.
+            subject: Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}` or `{"openvino": FILE}`.
             condition: Condition of the timing.
             num_classes: Number of outputs of the classifier.
             keep: True to keep the network for later calls. If too many are kept, the least recently used is dropped.

@@ -34,7 +34,7 @@ class Entrant:
     """A network to time, with its condition."""
 
     subject: dict[str, Any]
-    """Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}`."""
+    """Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}` or `{"openvino": FILE}`."""
     condition: Condition
     num_classes: int = 1000
 

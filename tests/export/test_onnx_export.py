@@ -18,7 +18,7 @@ from hilo_nas.errors import ConversionError, NotFoundError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, source_of_trial
 from hilo_nas.export.timm import TIMM
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, load_checkpoint, load_model
-from hilo_nas.models.convert import verify_onnx, write_onnx
+from hilo_nas.models.convert import onnx_file
 from hilo_nas.study.stored_study import StoredStudy
 
 onnx = pytest.importorskip("onnx")
@@ -187,7 +187,7 @@ class Unlike(torch.nn.Module):
 
 def test_a_file_that_gives_other_outputs_is_never_written(tmp_path):
     with pytest.raises(ConversionError, match=r"largest .*onnxruntime \d"):
-        write_onnx(Unlike(), tmp_path / "model.onnx", shape=(3, 32, 32), metadata={})
+        onnx_file.write(Unlike(), tmp_path / "model.onnx", shape=(3, 32, 32), metadata={})
     assert not list(tmp_path.iterdir())
 
 
@@ -195,17 +195,17 @@ def test_a_file_that_gives_other_outputs_is_never_written(tmp_path):
 def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(exported[0].read_bytes())
-    assert f"onnxruntime {onnxruntime.__version__}" in verify_onnx(path)
+    assert f"onnxruntime {onnxruntime.__version__}" in onnx_file.verify(path)
     model = onnx.load(path)
     head = next(weight for weight in model.graph.initializer if len(weight.dims) == 2 and 10 in weight.dims)
     head.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(model, path)
     with pytest.raises(ConversionError, match=r"model\.onnx"):
-        verify_onnx(path)
+        onnx_file.verify(path)
     del model.metadata_props[:]
     onnx.save(model, path)
     with pytest.raises(UsageError, match=r"model\.onnx.*hilo_nas\.check"):
-        verify_onnx(path)
+        onnx_file.verify(path)
 
 
 @pytest.mark.parametrize("prepared", [False, True])

@@ -24,10 +24,11 @@ from hilo_nas.models.convert import (
     check_runtime,
     checked,
     convert,
-    export_onnx,
-    export_openvino,
     load_onnx,
+    onnx_file,
+    openvino_file,
 )
+from hilo_nas.models.convert.capture import copy_of, to_onnx
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.dtm import DeformConv
 
@@ -383,7 +384,7 @@ def merging_file(tmp_path_factory) -> Path:
     """A file that takes any number of images of 32 x 32."""
     pytest.importorskip("onnxscript")
     path = tmp_path_factory.mktemp("onnx") / "merging.onnx"
-    export_onnx(build_merging(), torch.randn(1, 3, 32, 32), path, dynamic_batch=True)
+    onnx_file.write(build_merging(), path, shape=(3, 32, 32), metadata={})
     return path
 
 
@@ -402,22 +403,43 @@ def test_an_exported_file_gives_torchs_outputs_for_any_batch(merging_file, runti
 @needs_onnxruntime
 def test_an_older_operator_set_can_be_written(tmp_path):
     image = torch.randn(2, 3, 32, 32)
-    export_onnx(build_merging(), image, tmp_path / "old.onnx", opset=18)
+    program = capture.capture(copy_of(build_merging()), image)
+    to_onnx(program, 18).save(tmp_path / "old.onnx", external_data=False)
     loaded = load_onnx(tmp_path / "old.onnx", "onnxruntime", batch_size=2, img_size=32, threads=1)
     assert_near(loaded.read_output(), eager(build_merging(), loaded.image))
     assert "opset18" in loaded.form
     with pytest.raises(UsageError, match="opset must be from 18 to 23, but got 11"):
-        export_onnx(build_merging(), image, tmp_path / "too_old.onnx", opset=11)
+        to_onnx(program, 11)
+
+
+@pytest.fixture(scope="module")
+def openvino_merging(tmp_path_factory) -> Path:
+    """An OpenVINO file that takes any number of images of 32 x 32."""
+    path = tmp_path_factory.mktemp("openvino") / "merging.xml"
+    openvino_file.write(build_merging(), path, shape=(3, 32, 32), metadata={"hilo_nas.name": "merging"})
+    return path
 
 
 @needs_openvino
-def test_openvinos_own_format_gives_torchs_outputs(tmp_path):
-    image = torch.randn(2, 3, 32, 32)
-    export_openvino(build_merging(), image, tmp_path / "merging.xml")
-    assert sorted(os.listdir(tmp_path)) == ["merging.bin", "merging.xml"]
-    core = import_library("openvino", "the test").Core()
-    network = core.compile_model(tmp_path / "merging.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert_near(torch.from_numpy(network(image.numpy())[0]), eager(build_merging(), image))
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_openvinos_own_format_gives_torchs_outputs(openvino_merging, batch_size):
+    assert sorted(os.listdir(openvino_merging.parent)) == ["merging.bin", "merging.xml"]
+    loaded = openvino_file.load(openvino_merging, batch_size=batch_size, img_size=32, threads=1)
+    assert_near(loaded.read_output(), eager(build_merging(), loaded.image))
+    assert loaded.form.endswith("f32 file")
+
+
+@needs_openvino
+def test_an_openvino_file_has_one_image_size(openvino_merging):
+    with pytest.raises(UsageError, match=r"got batch_size 2 and img_size 64\. Use the sizes of the file"):
+        openvino_file.load(openvino_merging, batch_size=2, img_size=64)
+
+
+@needs_openvino
+def test_a_file_that_is_not_openvinos_is_refused(tmp_path):
+    (tmp_path / "a.xml").write_text("<net/>")
+    with pytest.raises(ConversionError, match="openvino must be able to read"):
+        openvino_file.load(tmp_path / "a.xml", batch_size=1, img_size=32)
 
 
 def write_onnx(path: Path, operator: str = "Relu", *, inputs: int = 1, dtype: str = "FLOAT", shape=("n", 3, 16, 16)):

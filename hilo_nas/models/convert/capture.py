@@ -23,7 +23,6 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.dtm import DeformConv
 from hilo_nas.models.inference import PreparedLITv2
 
-__all__ = ["OPSET", "capture", "copy_of", "export_onnx", "export_openvino", "has_deform", "to_onnx", "to_openvino"]
+__all__ = ["OPSET", "capture", "copy_of", "has_deform", "to_onnx", "to_openvino", "without_torchvision"]
 
 OPSET = 20
 """Default ONNX operator set. 20 is the first with Gelu: LITv2-S is 8 % faster than with 18 in ONNX Runtime 1.32.
@@ -141,13 +140,18 @@ def to_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:
         import_library(library, "writing ONNX")
     what = "ONNX must be able to express the network"
     with torch.inference_mode(False), torch.no_grad(), refusals(what, _WAY_OUT):
-        program = _rewrite(program, {torch.ops.torchvision.deform_conv2d.default: _deform_by_sampling})
+        program = without_torchvision(program)
         found = torch.onnx.export(
             program, dynamo=True, opset_version=opset, input_names=["image"], output_names=["output"], verbose=False
         )
     assert found is not None  # with `dynamo`
     _clear_metadata(found.model)
     return found
+
+
+def without_torchvision(program: ExportedProgram) -> ExportedProgram:
+    """Returns a captured network whose deformable convolutions are operators of torch itself."""
+    return _rewrite(program, {torch.ops.torchvision.deform_conv2d.default: _deform_by_sampling})
 
 
 def _clear_metadata(model: Any) -> None:
@@ -171,50 +175,6 @@ def to_openvino(program: ExportedProgram) -> Any:
     openvino = import_library("openvino", "runtime openvino")
     with torch.inference_mode(False), refusals("OpenVINO must be able to express the network", _WAY_OUT):
         return openvino.convert_model(program)
-
-
-def export_onnx(
-    model: nn.Module, example: Tensor, path: Path, *, opset: int = OPSET, dynamic_batch: bool = False
-) -> None:
-    """Writes a network to one self-contained ONNX file, in evaluation mode and float32, for images of one size.
-
-    The input is named `image`, the output `output`. The output is not compared with torch; use `convert` for that. The
-    maximum size of an ONNX file is 2 GB.
-
-    Args:
-        model: Network to export; not changed.
-        example: Example images, shape (B, C, H, W).
-        path: File to write, in an existing folder.
-        opset: ONNX operator set.
-        dynamic_batch: True for a file that accepts any batch size.
-
-    Raises:
-        UsageError: The libraries of the exporter are not installed, or the operator set is not supported.
-        ConversionError: torch cannot capture the network, or ONNX cannot express it.
-    """
-    program = to_onnx(capture(copy_of(model), example, dynamic_batch=dynamic_batch), opset)
-    program.save(path, external_data=False)
-
-
-def export_openvino(model: nn.Module, example: Tensor, path: Path) -> None:
-    """Writes a network to an OpenVINO file (.xml) and a weight file (.bin) in the same folder.
-
-    Weights are float32, in evaluation mode, for images of one size. The program that loads the file chooses the
-    precision for running it. By default, OpenVINO uses bfloat16 if the processor supports it.
-
-    Args:
-        model: Network to export; not changed.
-        example: Example images, shape (B, C, H, W).
-        path: .xml file to write, in an existing folder.
-
-    Raises:
-        UsageError: OpenVINO is not installed.
-        ConversionError: torch cannot capture the network, or OpenVINO cannot express it.
-    """
-    openvino = import_library("openvino", "runtime openvino")
-    network = to_openvino(capture(copy_of(model), example))
-    network.reshape(list(example.shape))
-    openvino.save_model(network, path, compress_to_fp16=False)
 
 
 def _copysign(x: Tensor, sign: Tensor) -> Tensor:

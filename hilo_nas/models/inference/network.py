@@ -294,7 +294,7 @@ class PreparedLITv2(_Untrainable, LITv2):
 
     def __prepare_scriptable__(self) -> NoReturn:  # called by torch.jit.script
         raise InferenceFormError(
-            "torch.jit.script cannot capture a network prepared for inference. Use torch.export or export_onnx on its "
+            "torch.jit.script cannot capture a network prepared for inference. Use torch.export on its "
             "training form, network.training_form()."
         )
 

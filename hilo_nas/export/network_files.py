@@ -1,0 +1,116 @@
+"""Exporter of networks as files of a runtime: a graph with its weights, compared with torch when it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hilo_nas.errors import UsageError
+from hilo_nas.export.export_options import ExportOptions
+from hilo_nas.export.provenance import build_provenance
+from hilo_nas.export.source import NetworkSource
+from hilo_nas.export.text import printable
+from hilo_nas.versions import versions
+
+if TYPE_CHECKING:
+    from hilo_nas.models import LITv2  # importing torch is slow
+
+__all__ = ["NetworkFileExporter"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkFileExporter:
+    """Writer of a network in float32, for one image size and, if torch can export it, any batch size.
+
+    The architecture, the provenance and the outputs of torch for two images are in the metadata of the file.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    libraries: tuple[str, ...]
+    """Optional libraries that the format needs."""
+    module: str
+    """Module with the functions `write(model, path, shape=..., metadata=...)`, which returns True if the file accepts
+    any batch size, and `verify(path)`. It is imported on first use, because it imports torch."""
+    suggest: Callable[[Path], str]
+    """Function that returns what the user may do next with the first file."""
+    source_type: type[Any] = NetworkSource
+    options: frozenset[str] = frozenset({"weights"})
+    can_replace: bool = True
+
+    def check(self, source: NetworkSource, options: ExportOptions) -> None:
+        """Raises a UsageError if a library is missing or the images are smaller than the network's stride."""
+        from hilo_nas.models.convert.libraries import import_library
+
+        faults = []
+        if source.preprocessing.img_size < source.arch.stride:
+            side = source.preprocessing.img_size
+            faults.append(f"img_size must be at least {source.arch.stride}, the network's stride, but got {side}")
+        for library in self.libraries:
+            try:
+                import_library(library, f"format {self.name}")
+            except UsageError as error:
+                faults.append(str(error))
+        if faults:
+            raise UsageError("\n".join(faults))
+
+    def write(self, source: NetworkSource, folder: Path, options: ExportOptions) -> list[str]:
+        """Writes the files."""
+        model, notes = _build_network(source)
+        side = source.preprocessing.img_size
+        is_dynamic = importlib.import_module(self.module).write(
+            model, folder / self.files[0], shape=(3, side, side), metadata=_describe_network(source)
+        )
+        takes = "any number of images" if is_dynamic else "one image, because torch cannot export a dynamic batch"
+        return [*notes, f"its input `image` takes {takes}, 3 x {side} x {side} in float32; `output` is the logits"]
+
+    def verify(self, source: NetworkSource, folder: Path) -> str:
+        """Checks that the file gives torch's outputs on this machine."""
+        text: str = importlib.import_module(self.module).verify(folder / self.files[0])
+        return text
+
+    def next_step(self, source: NetworkSource, files: Sequence[Path]) -> str:
+        """Returns what the user may do next."""
+        return self.suggest(files[0])
+
+
+def _build_network(source: NetworkSource) -> tuple[LITv2, list[str]]:
+    """Returns the network in evaluation mode with its weights, and notes for the user.
+
+    Without a checkpoint, the weights are random, and none is zero, as in a trained network.
+    """
+    import torch
+
+    from hilo_nas.models import build_model, fill_zero_weights, load_checkpoint
+
+    torch.manual_seed(0)
+    model = build_model(source.arch, num_classes=source.num_classes).eval()
+    if source.weights is not None:
+        load_checkpoint(model, source.weights)
+        return model, []
+    fill_zero_weights(model)
+    return model, ["WARNING: the weights are random, for timing only. Use --weights CHECKPOINT to export trained ones."]
+
+
+def _describe_network(source: NetworkSource) -> dict[str, str]:
+    """Returns the metadata of a file: architecture, weights, preprocessing, versions, and the trial it comes from."""
+    weights = "random"
+    if source.weights is not None:
+        weights = f"{source.weights.name} sha256:{hashlib.sha256(source.weights.read_bytes()).hexdigest()}"
+    metadata = {
+        "hilo_nas.name": source.name,
+        "hilo_nas.weights": weights,
+        "hilo_nas.arch.config": json.dumps(source.arch.to_dict()),
+        "hilo_nas.preprocessing": json.dumps(
+            {**dataclasses.asdict(source.preprocessing), "crop_pct": source.preprocessing.crop_pct}
+        ),
+        "hilo_nas.versions": json.dumps(versions()),
+    }
+    if source.manifest is not None and source.record is not None:
+        metadata["hilo_nas.provenance"] = json.dumps(build_provenance(source.manifest, source.record))
+    return {name: printable(value) for name, value in metadata.items()}

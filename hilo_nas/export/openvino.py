@@ -1,0 +1,16 @@
+"""Export to an OpenVINO file."""
+
+from __future__ import annotations
+
+from hilo_nas.export.network_files import NetworkFileExporter
+from hilo_nas.text.commands import command
+
+__all__ = ["OPENVINO"]
+
+OPENVINO = NetworkFileExporter(
+    name="openvino",
+    files=("model.xml", "model.bin"),
+    libraries=("openvino",),
+    module="hilo_nas.models.convert.openvino_file",
+    suggest=lambda path: f"Time it on this machine: {command('measure', f'openvino:{path}')}",
+)

@@ -1,0 +1,134 @@
+"""Check of a written file: two images and the outputs of torch, which are stored in the file's metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from hilo_nas.errors import ConversionError, UsageError
+from hilo_nas.models.convert.capture import capture, copy_of
+from hilo_nas.models.convert.checked import allowed_share, expected_output, output_share
+from hilo_nas.models.convert.libraries import refusals
+
+__all__ = ["CHECK", "FileCheck", "capture_for_file"]
+
+CHECK = "hilo_nas.check"
+"""Key of the check in the metadata of a file."""
+_SEED = 0
+
+Images = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileCheck:
+    """Data for a comparison of a file with torch on any machine.
+
+    The images follow from a seed, so the file stores only the outputs.
+    """
+
+    shape: tuple[int, ...]
+    """Shape of an image, (C, H, W)."""
+    is_dynamic: bool
+    """True if the file accepts any batch size, False if it accepts one image."""
+    output: tuple[tuple[float, ...], ...]
+    """Outputs of torch for the two images."""
+    allowed_share: float
+    """Tolerance, relative to the largest output."""
+    seed: int = _SEED
+
+    @classmethod
+    def from_text(cls, text: str | None, name: str) -> FileCheck:
+        """Returns the check that a file contains.
+
+        Args:
+            text: Value of `CHECK` in the metadata; None if there is none.
+            name: Name of the file in messages.
+
+        Raises:
+            UsageError: The file has no check.
+        """
+        if text is None:
+            raise UsageError(f"{name} must be a file that `hilo-nas export` wrote, but it has no metadata {CHECK}")
+        fields: dict[str, Any] = json.loads(text)
+        fields["shape"] = tuple(fields["shape"])
+        return cls(**{**fields, "output": tuple(map(tuple, fields["output"]))})
+
+    def to_text(self) -> str:
+        """Returns the check as JSON, for the metadata of a file."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def compare(self, run: Callable[[Images], Tensor], name: str, runtime: str) -> str:
+        """Compares the outputs of a file with those of torch, for one image and, if possible, for two and three.
+
+        Args:
+            run: Returns the output for a batch, shape (B, C, H, W).
+            name: Name of the file in messages.
+            runtime: Name and version of the runtime.
+
+        Returns:
+            Sentence with the largest difference.
+
+        Raises:
+            ConversionError: The outputs differ, or the runtime cannot run the file.
+        """
+        images, expected = draw_images(self.shape), torch.tensor(self.output)
+        # A batch size above that of the capture shows that the batch axis is dynamic.
+        batches = ([0], [0, 1], [1, 0, 1]) if self.is_dynamic else ([0], [1])
+        worst = 0.0
+        for batch in batches:
+            with refusals(f"{runtime} must be able to run {name}", "Export it again."):
+                output = run(images[batch])
+            share = output_share(output, expected[batch])
+            if not share <= self.allowed_share:  # this form rejects NaN
+                raise ConversionError(
+                    f"the outputs of {name} must differ from torch by at most {self.allowed_share:.2g} of the largest "
+                    f"output, but differ by {share:.2g} for {len(batch)} images in {runtime}. Use another version of "
+                    "it, or torch itself."
+                )
+            worst = max(worst, share)
+        return (
+            f"verified: {runtime} differs from torch by at most {worst:.1e} of the largest output, for batches of "
+            f"{' and '.join(str(len(batch)) for batch in batches)}"
+        )
+
+
+def capture_for_file(model: nn.Module, shape: tuple[int, int, int]) -> tuple[ExportedProgram, FileCheck]:
+    """Returns the graph of a network, for any batch size if torch can capture that, and the check of its file.
+
+    Args:
+        model: Network to export; not changed.
+        shape: Shape of an image, (C, H, W).
+
+    Raises:
+        UsageError: The version of torch is too old.
+        ConversionError: torch cannot capture the network.
+    """
+    example = torch.from_numpy(draw_images(shape))
+    expected = expected_output(model, example)
+    try:
+        program, is_dynamic = capture(copy_of(model), example, dynamic_batch=True), True
+    except ConversionError:  # torch can capture some operators only for a fixed batch size
+        program, is_dynamic = capture(copy_of(model), example[:1]), False
+    check = FileCheck(
+        shape=shape,
+        is_dynamic=is_dynamic,
+        output=tuple(map(tuple, expected.tolist())),
+        allowed_share=allowed_share(model, example, expected),
+    )
+    return program, check
+
+
+def draw_images(shape: tuple[int, ...]) -> Images:
+    """Returns the two images of the check.
+
+    Uses the legacy random generator, because it gives the same values in every version of NumPy.
+    """
+    return np.random.RandomState(_SEED).standard_normal((2, *shape)).astype(np.float32)
