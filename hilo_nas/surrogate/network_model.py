@@ -164,7 +164,7 @@ class NetworkModel:
     def _components(self, observations: Observations) -> tuple[list[Floats], list[VariancePrior]]:
         """Returns Gram matrices and priors: mean, kernels, noise, offsets, deviations and noise of rungs, shared noise.
 
-        Scores at rungs have a noise of their own, because fewer images usually give noisier scores.
+        Scores at rungs have a separate noise, because fewer images usually give noisier scores.
         """
         index = np.ix_(observations.network, observations.network)
         kernels_KNN = [kernel[index] for kernel in self._kernels_KUU]

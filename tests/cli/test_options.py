@@ -175,7 +175,7 @@ def complete(tmp_path):
         ("hilo-nas space show litv2_c", ["litv2_cifar"]),
         ("hilo-nas search --set timing.comp", ["timing.compile="]),
         ("hilo-nas search --set proxy.conf", ["proxy.confirm="]),
-        ("hilo-nas export --format o", ["onnx", "optuna"]),
+        ("hilo-nas export --format o", ["onnx", "openvino", "optuna"]),
         ("hilo-nas status --format c", ["csv"]),
     ],
 )
