@@ -62,7 +62,7 @@ class FileCheck:
         return cls(**{**fields, "output": tuple(map(tuple, fields["output"]))})
 
     def to_text(self) -> str:
-        """Returns the check as JSON, for the metadata of a file."""
+        """Returns the check as JSON text of the metadata of a file."""
         return json.dumps(dataclasses.asdict(self))
 
     def compare(self, run: Callable[[Images], Tensor], name: str, runtime: str) -> str:

@@ -27,7 +27,7 @@ _GROUP = "hilo_nas"
 
 
 def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> bool:
-    """Writes a network to an OpenVINO file and a file of float32 weights beside it, which ends with .bin.
+    """Writes a network to an OpenVINO file (.xml) and a file of float32 weights (.bin) in the same folder.
 
     Args:
         model: Network to export; not changed.
@@ -90,7 +90,7 @@ def load(
     """Returns an OpenVINO file loaded with a random batch as its input. The output is not checked.
 
     Args:
-        path: .xml file with one input: images of shape (B, 3, H, W) in float32. The .bin file is beside it.
+        path: .xml file with one input: images of shape (B, 3, H, W) in float32. The .bin file is in the same folder.
         batch_size: Number of images per batch. Must match the file if its batch axis is fixed.
         img_size: Side of the images in pixels. Must match the file if its axes are fixed.
         device: Must be "cpu".
