@@ -1,17 +1,17 @@
 """Export of networks as graphs, in the formats ONNX and OpenVINO.
 
 Both formats start with `torch.export`. For ONNX, the graph-based exporter of torch writes the file, because the
-TorchScript exporter is deprecated. OpenVINO converts the graph itself. The deformable convolution of token merging is
-a gather and a product in torch. The graph contains torchvision's `deform_conv2d` instead, because both formats have
-faster or more accurate operators for it:
+TorchScript exporter is deprecated. OpenVINO converts the graph itself. A LITv2 is captured in the form of
+`hilo_nas.models.convert.runtime_form`. The deformable convolution of token merging is a gather and a product in torch.
+Graphs contain torchvision's `deform_conv2d` instead, except in the form of a LITv2 for OpenVINO:
 
 * ONNX: GridSample and a plain convolution. Every runtime supports these operators, so one file works everywhere. The
   ONNX operator DeformConv works in ONNX Runtime 1.32 but not in OpenVINO 2026.4, and it is not faster: LITv2-S at 224
   px takes 49 ms with either (457 and 452 ms for a batch of 8). A gather with weights is not faster either and needs
   four times the memory for the samples.
-* OpenVINO: DeformableConvolution. It is as fast as GridSample (41 ms). Its sampling positions stay in float32 if the
-  rest of the network is bfloat16. The positions of GridSample lose accuracy then: the error of token merging on a
-  56 x 56 map is 6 %, compared with 0.7 %.
+* OpenVINO: DeformableConvolution, or an embedding bag in the form of a LITv2. The positions of GridSample lose accuracy
+  if the network is bfloat16: the error of token merging on a 56 x 56 map is 6 %, compared with 0.7 % for the other
+  two.
 
 Measured on one core of an AMD EPYC in float32 with torch 2.15, onnxruntime 1.32 and openvino 2026.4; other versions can
 differ.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import OPSET, capture, copy_of, has_deform, to_onnx, to_openvino
 from hilo_nas.models.convert.libraries import import_library, refusals
+from hilo_nas.models.convert.runtime_form import FORM_NAME, LITv2Form, build_form
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
 from hilo_nas.models.precisions import DTYPES
 
@@ -60,17 +61,19 @@ def convert(
     image = example.detach().to(device="cpu", dtype=torch.float32)
     compared = [0, len(image) - 1]
     expected = expected_output(model, image[compared])
+    dtype = DTYPES[precision] if runtime == "onnxruntime" else torch.float32
+    network = build_form(copy_of(model, dtype), runtime, precision)
+    program = capture(network, image)
     if runtime == "openvino":
-        program = capture(copy_of(model), image)
         opened = open_openvino(to_openvino(program), image, name=name, threads=threads, precision=precision)
         form, merging = opened.form, "DeformableConvolution"
     else:
-        dtype = DTYPES[precision]
-        program = capture(copy_of(model, dtype), image)
         with refusals(f"{name} must fit into one ONNX file", "Use torch itself as the runtime."):
-            source = to_onnx(program).model_proto.SerializeToString()
-        opened = open_onnxruntime(source, image.to(dtype), name=name, device=device, threads=threads, axes={})
+            content = to_onnx(program).model_proto.SerializeToString()
+        opened = open_onnxruntime(content, image.to(dtype), name=name, device=device, threads=threads, axes={})
         form, merging = f"{opened.form} opset{OPSET} {precision}", "GridSample"
+    if isinstance(network, LITv2Form):
+        form += f" {FORM_NAME}"
     if has_deform(program):
         form += f" dcn={merging}"
     _check_output(opened.read_output()[compared], expected, f"{name} in {form}", precision, model, image[compared])

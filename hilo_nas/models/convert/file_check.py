@@ -17,6 +17,7 @@ from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import capture, copy_of
 from hilo_nas.models.convert.checked import allowed_share, expected_output, output_share
 from hilo_nas.models.convert.libraries import refusals
+from hilo_nas.models.convert.runtime_form import build_form
 
 __all__ = ["CHECK", "FileCheck", "capture_for_file"]
 
@@ -100,12 +101,15 @@ class FileCheck:
         )
 
 
-def capture_for_file(model: nn.Module, shape: tuple[int, int, int]) -> tuple[ExportedProgram, FileCheck]:
+def capture_for_file(
+    model: nn.Module, shape: tuple[int, int, int], runtime: str | None = None
+) -> tuple[ExportedProgram, FileCheck]:
     """Returns the graph of a network, for any batch size if torch can capture that, and the check of its file.
 
     Args:
         model: Network to export; not changed.
         shape: Shape of an image, (C, H, W).
+        runtime: Runtime whose form of a LITv2 is captured (`runtime_form`). None captures the training form.
 
     Raises:
         UsageError: The version of torch is too old.
@@ -113,10 +117,11 @@ def capture_for_file(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Exp
     """
     example = torch.from_numpy(draw_images(shape))
     expected = expected_output(model, example)
+    form = copy_of(model) if runtime is None else build_form(copy_of(model), runtime)
     try:
-        program, is_dynamic = capture(copy_of(model), example, dynamic_batch=True), True
+        program, is_dynamic = capture(form, example, dynamic_batch=True), True
     except ConversionError:  # torch can capture some operators only for a fixed batch size
-        program, is_dynamic = capture(copy_of(model), example[:1]), False
+        program, is_dynamic = capture(form, example[:1]), False
     check = FileCheck(
         shape=shape,
         is_dynamic=is_dynamic,

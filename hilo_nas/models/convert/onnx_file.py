@@ -41,7 +41,7 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         ConversionError: The network cannot be converted, or the outputs differ from torch.
         StorageError: The file cannot be written.
     """
-    program, check = capture_for_file(model, shape)
+    program, check = capture_for_file(model, shape, "onnxruntime")
     proto = to_onnx(program).model_proto
     import_library("onnx", "writing ONNX").helper.set_model_props(proto, {**metadata, CHECK: check.to_text()})
     with refusals("a network must fit into one ONNX file", "Use torch itself as the runtime."):

@@ -43,7 +43,7 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         ConversionError: The network cannot be converted.
     """
     openvino = import_library("openvino", "writing an OpenVINO file")
-    program, check = capture_for_file(model, shape)
+    program, check = capture_for_file(model, shape, "openvino")
     network = to_openvino(program)
     with refusals("OpenVINO must be able to write the network", "Use another format."):
         network.reshape([-1 if check.is_dynamic else 1, *shape])
