@@ -117,7 +117,7 @@ def capture_for_file(
     """
     example = torch.from_numpy(draw_images(shape))
     expected = expected_output(model, example)
-    form = copy_of(model) if runtime is None else build_form(copy_of(model), runtime)
+    form = copy_of(model) if runtime is None else build_form(copy_of(model), runtime, dynamic_batch=True)
     try:
         program, is_dynamic = capture(form, example, dynamic_batch=True), True
     except ConversionError:  # torch can capture some operators only for a fixed batch size

@@ -69,18 +69,21 @@ versions can differ.
 """
 
 
-def build_form(model: nn.Module, runtime: str, precision: str = "fp32") -> nn.Module:
+def build_form(model: nn.Module, runtime: str, precision: str = "fp32", *, dynamic_batch: bool = False) -> nn.Module:
     """Returns the form of a network for a runtime; the network itself if it is not a LITv2.
 
     Args:
         model: Network in evaluation mode, from `copy_of`.
         runtime: One of `RUNTIMES`.
         precision: Precision in which the runtime computes: fp32, bf16 or fp16.
+        dynamic_batch: True for a form whose graph accepts any batch size. OpenVINO 2026.4 runs an embedding bag only
+            for a fixed one, so token merging is a deformable convolution.
     """
     if type(model) is not LITv2:  # a subclass can compute something else
         return model
     with torch.no_grad():
-        return LITv2Form(model, FORMS[runtime], is_half=precision != "fp32").eval()
+        choice = dataclasses.replace(FORMS[runtime], has_bag=FORMS[runtime].has_bag and not dynamic_batch)
+        return LITv2Form(model, choice, is_half=precision != "fp32").eval()
 
 
 class LITv2Form(nn.Sequential):
