@@ -20,6 +20,7 @@ __all__ = [
     "HiloNasError",
     "InferenceFormError",
     "MeasurementError",
+    "NewerVersionError",
     "NoCheckpointError",
     "NotEnoughMemoryError",
     "NotFoundError",
@@ -117,7 +118,11 @@ class StorageError(HiloNasError):
 
 
 class RecordError(HiloNasError):
-    """A stored file is invalid, or was written by a newer version."""
+    """A stored file is invalid."""
+
+
+class NewerVersionError(RecordError):
+    """A newer version wrote a stored file. The file is whole, and this version cannot read it."""
 
 
 class DataError(HiloNasError):

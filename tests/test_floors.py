@@ -406,6 +406,8 @@ def studies(tmp_path_factory) -> Path:
         "status demo",
         "front demo",
         "front demo --format json",
+        "repair demo --dry-run",
+        "repair demo",
         "cache list",
     ],
 )

@@ -58,7 +58,7 @@ from hilo_nas.study.local_settings import load_local, write_local
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, back_up_manifest, open_study
 from hilo_nas.text.commands import command
 
 __all__ = ["run_search"]
@@ -107,6 +107,7 @@ def run_search(
         if study.exists:
             manifest, setup = _resume(config, study, space, evaluator, event_log)
             manifest, setup = _recalibrate(config, study, manifest, setup, evaluator, event_log)
+            back_up_manifest(study)
         else:
             assert space is not None
             manifest, setup = _create(config, study, space, evaluator, event_log)
