@@ -67,7 +67,8 @@ def study_lock(folder: StoredStudy) -> Iterator[None]:
 
 
 def _not_writable(folder: StoredStudy, error: OSError | NotImplementedError) -> StorageError:
+    other = "resume a copy of it" if folder.exists else "use another folder"
     return StorageError(
         f"cannot write the study's folder {folder.path}: {getattr(error, 'strerror', None) or error}. "
-        "Make it writable, or use another folder: --study PATH."
+        f"Make it writable, or {other}: --study PATH."
     )
