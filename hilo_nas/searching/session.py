@@ -39,6 +39,7 @@ from hilo_nas.searching.opening.copied_results import (
     write_copies,
 )
 from hilo_nas.searching.opening.event_log import EventLog
+from hilo_nas.searching.opening.network_disks import warn_of_network_disks
 from hilo_nas.searching.opening.resume import reopen
 from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import (
@@ -102,6 +103,7 @@ def run_search(
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
+        warn_of_network_disks(study, event_log)
         config = name_baselines(config, space, study)
         check_baselines(config.search.baselines, config.study.speeds, study, evaluator, event_log)
         if study.exists:
