@@ -1,5 +1,6 @@
 """What tests let a worker process do: succeed, raise, die, hang."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -55,8 +56,13 @@ def leave(*, emit, code):
     os._exit(code)
 
 
-def kill_self(*, emit):
+def kill_self(*, emit, words=""):
+    print(words, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_null(*, emit):
+    ctypes.string_at(0)
 
 
 def hang(*, emit, pid_file=None):
