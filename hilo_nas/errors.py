@@ -48,6 +48,8 @@ class HiloNasError(Exception):
     exit_code = 1
     is_fatal = False
     """True if the error ends a search because it affects every network. Otherwise only the current trial fails."""
+    remedy = "Check this machine with: hilo-nas doctor"
+    """Advice if the error ends one trial after the other, without a full stop."""
 
 
 # Errors in the user's input.
@@ -144,6 +146,11 @@ class ConversionError(HiloNasError):
 class OutOfMemoryError(HiloNasError):
     """The device or this machine ran out of memory."""
 
+    remedy = (
+        "End other programs that use memory of the device, or start a new study with smaller batches: "
+        "--study NAME --set proxy.batch_size=N"
+    )
+
 
 class NotEnoughMemoryError(OutOfMemoryError):
     """The network did not fit into memory during its timing. Its trial becomes infeasible."""
@@ -155,6 +162,8 @@ class NoCheckpointError(HiloNasError):
 
 class ProxyError(HiloNasError):
     """A custom proxy raised an exception, or did not return a score."""
+
+    remedy = "Fix the function, and start a new study with --study NAME"
 
 
 class SpaceExhaustedError(HiloNasError):
@@ -175,6 +184,8 @@ class WorkerDiedError(WorkerError):
 
 class WorkerHungError(WorkerError):
     """The worker process sent no message within the idle timeout and was stopped."""
+
+    remedy = "If its work is slow and not stuck, add to the search: --set study.idle_timeout_s=3600"
 
 
 def error_of(kind: str, message: str) -> HiloNasError:

@@ -113,6 +113,8 @@ class TrialRecord:
     """Reason why the trial failed, was stopped or is infeasible. The text is for people and is never parsed."""
     is_interrupted: bool = False
     """True if the trial was interrupted for a reason unrelated to its network. The next search runs it again."""
+    failures: Count = 0
+    """Number of runs of the trial that ended with a failure of the network. Interruptions do not count."""
     is_raised: bool = False
     """True if the trial must run again under the same number because the budget of the study was raised."""
     parameters: Count | None = None
@@ -220,6 +222,8 @@ class TrialRecord:
         fields = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         for measurement in fields["measurements"]:
             del measurement["calibration_error"]  # follows from the current calibration in the manifest
+        if not self.failures:
+            del fields["failures"]  # earlier versions do not know this field
         return {
             "schema_version": fields.pop("schema_version"),
             "number": fields.pop("number"),
