@@ -38,6 +38,7 @@ __all__ = [
     "WorkerFailedError",
     "WorkerHungError",
     "error_of",
+    "is_device_fault",
     "is_out_of_memory",
 ]
 
@@ -215,3 +216,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
     is_runtime_error = type(error).__module__.partition(".")[0] in ("onnxruntime", "openvino")
     return (isinstance(error, RuntimeError) or is_runtime_error) and any(phrase in text for phrase in phrases)
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Returns True if an exception, or one that caused it, is an error of a GPU after which its process is unusable."""
+    cause: BaseException | None = error
+    while cause is not None:
+        names = {kind.__name__ for kind in type(cause).__mro__}
+        text = str(cause).lower()
+        phrases = ("cuda error:", "hip error:", "cudnn error:", "cublas_status_", "triton error [cuda]")
+        if "AcceleratorError" in names or (isinstance(cause, RuntimeError) and any(own in text for own in phrases)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from hilo_nas.errors import DataError
+from hilo_nas.errors import DataError, ProxyError
 from hilo_nas.events import Notice
 
 
@@ -38,6 +38,13 @@ def refuse(*, emit):
 
 def stumble(*, emit):
     raise ValueError("a fault of somebody's library")
+
+
+def lose_gpu(*, emit):
+    try:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    except RuntimeError as error:
+        raise ProxyError("mine.py:score raised RuntimeError") from error
 
 
 def run_out(*, emit):

@@ -200,10 +200,10 @@ class Worker:
         self._connection = ours
         return ours
 
-    def _raise(self, error: Mapping[str, str]) -> NoReturn:
+    def _raise(self, error: Mapping[str, Any]) -> NoReturn:
         kind = getattr(errors, error["kind"], None)
-        if kind is OutOfMemoryError:
-            self.close()  # a process is unreliable after it ran out of memory
+        if kind is OutOfMemoryError or error["is_device_fault"]:
+            self.close()  # a process is unreliable after it ran out of memory or lost its GPU
         if isinstance(kind, type) and issubclass(kind, HiloNasError) and kind is not errors.FileFaultsError:
             raise kind(error["message"])
         self.close()
@@ -312,7 +312,8 @@ def run_child(handle: int, parent: int) -> None:
             except Exception as error:
                 traceback.print_exc()  # to the log
                 kind = "OutOfMemoryError" if errors.is_out_of_memory(error) else type(error).__name__
-                message = {"error": {"kind": kind, "message": str(error) or kind}}
+                is_fault = errors.is_device_fault(error)
+                message = {"error": {"kind": kind, "message": str(error) or kind, "is_device_fault": is_fault}}
             sys.stdout.flush()
             sys.stderr.flush()
             send(message)

@@ -10,7 +10,7 @@ import pytest
 from full_disk import run_on_full_disk
 from procs import is_alive, wait_for
 
-from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
+from hilo_nas.errors import DataError, OutOfMemoryError, ProxyError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Notice
 from hilo_nas.timing.worker import Worker, call_twice
 
@@ -71,6 +71,13 @@ def test_running_out_of_memory_is_told_apart_and_ends_the_process(worker):
             worker.call(f"worker_tasks:{task}", {}, ignore)
     assert worker.call("worker_tasks:who", {}, ignore)["pid"] != before
     assert wait_for(lambda: not is_alive(before))
+
+
+def test_a_process_that_lost_its_gpu_is_replaced(worker):
+    before = worker.call("worker_tasks:who", {}, ignore)["pid"]
+    with pytest.raises(ProxyError, match=r"mine\.py:score raised"):
+        worker.call("worker_tasks:lose_gpu", {}, ignore)
+    assert worker.call("worker_tasks:who", {}, ignore)["pid"] != before
 
 
 def test_a_crash_is_an_error_with_its_last_words_and_the_next_call_works(worker):
