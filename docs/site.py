@@ -30,8 +30,8 @@ PUBLISHED = (
 API = {
     "studies": (
         "Searches and studies",
-        "search plan_search estimate_cost show_progress Study load_study list_studies remeasure export_files Exported "
-        "write_report SearchConfig TrialRecord Front HiloSampler",
+        "search plan_search estimate_cost show_progress Study load_study list_studies remeasure repair_study Repaired "
+        "export_files Exported write_report SearchConfig TrialRecord Front HiloSampler",
     ),
     "timing": ("Timing", "measure Measured"),
     "networks": (

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hilo_nas.api import (
         Exported,
         Measured,
+        Repaired,
         Study,
         estimate_cost,
         export_files,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         measure,
         plan_search,
         remeasure,
+        repair_study,
         search,
         write_report,
     )
@@ -50,6 +52,7 @@ __all__ = [
     "HiloSampler",
     "Measured",
     "Proxy",
+    "Repaired",
     "SearchConfig",
     "SearchSpace",
     "Study",
@@ -65,15 +68,20 @@ __all__ = [
     "plan_search",
     "prepare_for_inference",
     "remeasure",
+    "repair_study",
     "search",
     "show_progress",
     "write_report",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Exported", "Measured", "Study", "list_studies", "load_study"), "api"),
+    **dict.fromkeys(("Exported", "Measured", "Repaired", "Study", "list_studies", "load_study"), "api"),
     **dict.fromkeys(
-        ("estimate_cost", "export_files", "measure", "plan_search", "remeasure", "search", "write_report"), "api"
+        (
+            *("estimate_cost", "export_files", "measure", "plan_search", "remeasure", "repair_study"),
+            *("search", "write_report"),
+        ),
+        "api",
     ),
     "ArchConfig": "arch.config",
     "Evaluator": "evaluation",

@@ -21,8 +21,10 @@ from hilo_nas.report.live_report import LiveReport
 from hilo_nas.searching.configuration.config_files import load_config
 from hilo_nas.searching.configuration.resolve import condition_options, config_of
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
+from hilo_nas.searching.opening.repair import Repaired
+from hilo_nas.searching.opening.repair import repair_study as repair_folder
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, find_study_folder, open_study
 from hilo_nas.study.stored_study import list_studies as list_stored
 from hilo_nas.study.trial_choice import Promise, choose_trial, promises_of
 from hilo_nas.text.figures import figure
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Exported",
     "Measured",
+    "Repaired",
     "Study",
     "estimate_cost",
     "export_files",
@@ -47,6 +50,7 @@ __all__ = [
     "measure",
     "plan_search",
     "remeasure",
+    "repair_study",
     "search",
     "write_report",
 ]
@@ -197,6 +201,28 @@ def list_studies() -> list[Study]:
         StorageError: The folder cannot be read.
     """
     return [Study(study.path) for study in list_stored()]
+
+
+def repair_study(study: str | Path | StoredStudy, *, dry_run: bool = False) -> Repaired:
+    """Sets the damaged files of a study right, and returns what was damaged. Nothing is deleted.
+
+    Moves damaged files to the folder `damaged/TIME` of the study. Of a damaged record, keeps the whole timings and
+    scores under the same number, and the next search runs its trial again. Restores a damaged manifest from its copy.
+
+    Args:
+        study: Name or folder of the study.
+        dry_run: True to change nothing.
+
+    Raises:
+        NotFoundError: There is no such study.
+        StudyLockedError: A search is running in the study.
+        StorageError: The folder cannot be written.
+
+    Examples:
+        >>> hilo_nas.repair_study("my-gpu").damages
+    """
+    found = study if isinstance(study, StoredStudy) else find_study_folder(study)
+    return repair_folder(StoredStudy(found.path), dry_run=dry_run)
 
 
 def write_report(

@@ -20,6 +20,7 @@ __all__ = [
     "HiloNasError",
     "InferenceFormError",
     "MeasurementError",
+    "NewerVersionError",
     "NoCheckpointError",
     "NotEnoughMemoryError",
     "NotFoundError",
@@ -37,6 +38,7 @@ __all__ = [
     "WorkerFailedError",
     "WorkerHungError",
     "error_of",
+    "is_device_fault",
     "is_out_of_memory",
 ]
 
@@ -47,6 +49,8 @@ class HiloNasError(Exception):
     exit_code = 1
     is_fatal = False
     """True if the error ends a search because it affects every network. Otherwise only the current trial fails."""
+    remedy = "Check this machine with: hilo-nas doctor"
+    """Advice if the error ends one trial after the other, without a full stop."""
 
 
 # Errors in the user's input.
@@ -117,7 +121,11 @@ class StorageError(HiloNasError):
 
 
 class RecordError(HiloNasError):
-    """A stored file is invalid, or was written by a newer version."""
+    """A stored file is invalid."""
+
+
+class NewerVersionError(RecordError):
+    """A newer version wrote a stored file. The file is whole, and this version cannot read it."""
 
 
 class DataError(HiloNasError):
@@ -139,6 +147,11 @@ class ConversionError(HiloNasError):
 class OutOfMemoryError(HiloNasError):
     """The device or this machine ran out of memory."""
 
+    remedy = (
+        "End other programs that use memory of the device, or start a new study with smaller batches: "
+        "--study NAME --set proxy.batch_size=N"
+    )
+
 
 class NotEnoughMemoryError(OutOfMemoryError):
     """The network did not fit into memory during its timing. Its trial becomes infeasible."""
@@ -150,6 +163,8 @@ class NoCheckpointError(HiloNasError):
 
 class ProxyError(HiloNasError):
     """A custom proxy raised an exception, or did not return a score."""
+
+    remedy = "Fix the function, and start a new study with --study NAME"
 
 
 class SpaceExhaustedError(HiloNasError):
@@ -170,6 +185,8 @@ class WorkerDiedError(WorkerError):
 
 class WorkerHungError(WorkerError):
     """The worker process sent no message within the idle timeout and was stopped."""
+
+    remedy = "If its work is slow and not stuck, add to the search: --set study.idle_timeout_s=3600"
 
 
 def error_of(kind: str, message: str) -> HiloNasError:
@@ -199,3 +216,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
     is_runtime_error = type(error).__module__.partition(".")[0] in ("onnxruntime", "openvino")
     return (isinstance(error, RuntimeError) or is_runtime_error) and any(phrase in text for phrase in phrases)
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Returns True if an exception, or one that caused it, is an error of a GPU after which its process is unusable."""
+    cause: BaseException | None = error
+    while cause is not None:
+        names = {kind.__name__ for kind in type(cause).__mro__}
+        text = str(cause).lower()
+        phrases = ("cuda error:", "hip error:", "cudnn error:", "cublas_status_", "triton error [cuda]")
+        if "AcceleratorError" in names or (isinstance(cause, RuntimeError) and any(own in text for own in phrases)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -45,6 +45,7 @@ def test_a_search_stores_what_the_command_line_stores(study, studies):
             "front.csv",
             "local.yaml",
             "logs",
+            "manifest.backup.yaml",
             "manifest.yaml",
             "posteriors.json",
             "trials",

@@ -416,6 +416,8 @@ NOT_FOR_HELP = (*SLOW, "pandas", "pydantic", "rich", "yaml", "hilo_nas.arch", "h
         "status demo",
         "front demo",
         "front demo --format json",
+        "repair demo --dry-run",
+        "repair demo",
         "cache list",
     ],
 )

@@ -1,12 +1,13 @@
 """What tests let a worker process do: succeed, raise, die, hang."""
 
+import ctypes
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from hilo_nas.errors import DataError
+from hilo_nas.errors import DataError, ProxyError
 from hilo_nas.events import Notice
 
 
@@ -39,6 +40,13 @@ def stumble(*, emit):
     raise ValueError("a fault of somebody's library")
 
 
+def lose_gpu(*, emit):
+    try:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    except RuntimeError as error:
+        raise ProxyError("mine.py:score raised RuntimeError") from error
+
+
 def run_out(*, emit):
     raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
@@ -55,8 +63,13 @@ def leave(*, emit, code):
     os._exit(code)
 
 
-def kill_self(*, emit):
+def kill_self(*, emit, words=""):
+    print(words, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_null(*, emit):
+    ctypes.string_at(0)
 
 
 def hang(*, emit, pid_file=None):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from hilo_nas.errors import HiloNasError, RecordError
+from hilo_nas.errors import HiloNasError, NewerVersionError, RecordError
 
 __all__ = [
     "Count",
@@ -89,18 +89,20 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
         given: Values of fields that are not in the data.
 
     Raises:
-        RecordError: A field is unknown or missing, or its value has a wrong type or is out of bounds. The message lists
-            all faults.
+        RecordError: A field is missing, or its value has a wrong type or is out of bounds. The message lists all
+            faults.
+        NewerVersionError: All faults are unknown fields.
     """
     if not isinstance(fields, Mapping):
         raise RecordError(f"{cls.__name__} must be a mapping, but got {_shown(fields)}")
     values: dict[str, Any] = dict(given or {})
     known = _fields_of(cls)  # type: ignore[arg-type]
-    faults = [
+    unknown = [
         f"{name if isinstance(name, str) else _shown(name)} is not a known field. A newer version may have written it."
         for name in fields
         if name not in known.readers
     ]
+    faults: list[str] = []
     missing = [name for name in known.required if name not in fields and name not in values]
     if missing:
         faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
@@ -114,9 +116,8 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
             try:
                 values[name] = reader(fields[name])
             except RecordError as error:
-                faults += named_faults(name, error)
-    if faults:
-        raise RecordError("\n".join(faults))
+                _list_of(error, unknown, faults).extend(named_faults(name, error))
+    _raise_any(unknown, faults)
     try:
         return cls(**values)
     except HiloNasError as error:
@@ -211,8 +212,9 @@ def _read_nested(value: Any, cls: Any) -> Any:
     try:
         return cls.from_dict(value) if hasattr(cls, "from_dict") else read_value(cls, value)
     except HiloNasError as error:
-        lines = str(error).split("\n")
-        raise RecordError("\n".join(f".{line}" if _FIELD.match(line) else f": {line}" for line in lines)) from error
+        lines = [f".{line}" if _FIELD.match(line) else f": {line}" for line in str(error).split("\n")]
+        kind = NewerVersionError if isinstance(error, NewerVersionError) else RecordError
+        raise kind("\n".join(lines)) from error
 
 
 def _read_mapping(value: Mapping[Any, Any], read: _Reader) -> dict[str, Any]:
@@ -220,15 +222,29 @@ def _read_mapping(value: Mapping[Any, Any], read: _Reader) -> dict[str, Any]:
 
 
 def _read_all(items: Iterable[tuple[Any, Any]], read: _Reader) -> list[Any]:
-    found, faults = [], []
+    found: list[Any] = []
+    unknown: list[str] = []
+    faults: list[str] = []
     for name, item in items:
         try:
             found.append(read(item))
         except RecordError as error:
-            faults += named_faults(f"[{name!r}]", error)
-    if faults:
-        raise RecordError("\n".join(faults))
+            _list_of(error, unknown, faults).extend(named_faults(f"[{name!r}]", error))
+    _raise_any(unknown, faults)
     return found
+
+
+def _list_of(error: RecordError, unknown: list[str], faults: list[str]) -> list[str]:
+    """Returns the list that an error belongs to: of unknown fields, or of other faults."""
+    return unknown if isinstance(error, NewerVersionError) else faults
+
+
+def _raise_any(unknown: list[str], faults: list[str]) -> None:
+    """Raises an error with all faults, if there are any."""
+    if faults:
+        raise RecordError("\n".join([*unknown, *faults]))
+    if unknown:
+        raise NewerVersionError("\n".join(unknown))
 
 
 def named_faults(name: str, error: HiloNasError) -> list[str]:

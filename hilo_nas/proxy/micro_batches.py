@@ -54,7 +54,7 @@ class MicroBatch:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).partition("\n")[0]
+                reason = _describe(error)
             # The traceback holds the tensors of the failed call, so they are free only after the handler.
             self._halve(what, reason, effect)
 
@@ -65,6 +65,11 @@ class MicroBatch:
         self.size //= 2
         text = f"memory ran out in {what}, which continues with {self.size} images at a time. {effect}"
         self._emit(Notice(text=text, level="warning"))
+
+
+def _describe(error: Exception) -> str:
+    """Returns the first line of a message. A `MemoryError` often has none, so it is named."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -86,7 +91,7 @@ def memory_given_back(device: torch.device, *, what: str) -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)  # the frames hold the network and the images
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"memory ran out in {what}: {str(error).partition(chr(10))[0]}") from error
+        raise OutOfMemoryError(f"memory ran out in {what}: {_describe(error)}") from error
     finally:
         if device.type == "cuda":
             free_cached_memory()

@@ -30,7 +30,7 @@ from hilo_nas.searching.sampling.model_sampler import LookAhead, ModelSampler
 from hilo_nas.searching.sampling.optuna_study import OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
 from hilo_nas.searching.tasks.network_timing import NetworkTiming
-from hilo_nas.searching.tasks.reasons import error_kind, explain_violations
+from hilo_nas.searching.tasks.reasons import describe_failures, describe_retries, error_kind, explain_violations
 from hilo_nas.searching.tasks.signals import defer_signals
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
 from hilo_nas.space import (
@@ -43,6 +43,7 @@ from hilo_nas.study.records import FITS, SAMPLED, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import begin, fail, interrupt, mark_timed, rule_out
+from hilo_nas.text.commands import command
 from hilo_nas.text.plurals import count_of
 
 __all__ = ["SearchLoop"]
@@ -57,6 +58,8 @@ _FAILURES_IN_A_ROW = 5
 Failed trials do not count towards the total. After this many in a row, the cause is probably not the networks, so the
 trials become due again in the next search. Baselines do not count, because some of them cannot process small images.
 """
+_MOST_FAILURES = 2
+"""Number of failures after which a network is not tried again, also if many networks in a row failed."""
 
 
 class SearchLoop:
@@ -95,8 +98,8 @@ class SearchLoop:
         """True if networks may be timed before a proposal, and True while they are."""
         self._forecast_at = 0
         """Number of fully trained networks when the gain of further ones was predicted."""
-        self._failures: list[int] = []
-        """Numbers of the latest consecutive failed trials."""
+        self._failures: list[tuple[int, HiloNasError]] = []
+        """Numbers and errors of the latest consecutive failed trials."""
         self._reported_front: tuple[tuple[float, float], ...] = ()
         self._known: set[str] = set()
         """Keys of networks that are not tried again."""
@@ -236,15 +239,16 @@ class SearchLoop:
         if self._between is not None and self._between(self.records):
             self._refresh_known()
 
-    def _give_up(self, failures: Sequence[int]) -> NoReturn:
-        """Marks failed trials, given by number, as due again and ends the search."""
-        reason = self._record(failures[-1]).reason
-        for number in failures:
-            failed = self._record(number)
-            self._write(interrupt(failed, failed.reason or ""))
+    def _give_up(self, failures: Sequence[tuple[int, HiloNasError]]) -> NoReturn:
+        """Marks failed trials as due again, unless their network has failed before, and ends the search."""
+        failed = [self._record(number) for number, _ in failures]
+        again = [record for record in failed if record.failures < _MOST_FAILURES]
+        for record in again:
+            self._write(interrupt(record, record.reason or ""))
         raise HiloNasError(
-            f"{len(failures)} consecutive trials failed, the last one with: {reason}. The output of the workers is in "
-            f"{self._study.logs_path}. The next search in this study tries these networks again."
+            f"{describe_failures([error for _, error in failures])}. {failures[-1][1].remedy}. The output of the "
+            f"workers is in {self._study.logs_path}. {describe_retries(len(again), len(failed))} Resume with: "
+            f"{command('search', '--study', self._study.address)}"
         )
 
     def _report_front(self) -> None:
@@ -351,7 +355,8 @@ class SearchLoop:
         if any(record.key in measured or self._is_misfit(failures.get(record.key)) for record in found):
             self._failures = []
         elif failures:
-            self._failures += [record.number for record in self.records if record.key in failures]
+            own = [record for record in self.records if record.key in failures]
+            self._failures += [(record.number, failures[record.key]) for record in own]
             self._give_up_if_all_fail()
 
     def _write_timed(self, record: TrialRecord, timings: tuple[Measurement, ...]) -> None:
@@ -408,13 +413,14 @@ class SearchLoop:
             is_resumed: True if its training was stopped at a rung and continues.
         """
         start = self._clock()
+        failure: HiloNasError | None = None
         try:
             ended = yield from self._evaluate(self._record(number), is_resumed)
         except BaseException as error:
             if not isinstance(error, HiloNasError) or error.is_fatal:
                 self._close(interrupt(self._record(number)), start)
                 raise
-            ended = self._ended_by(error, self._record(number))
+            failure, ended = error, self._ended_by(error, self._record(number))
         closed = self._close(ended, start)
         self._prune()
         if closed.is_baseline and closed.state == TrialState.FAILED:
@@ -423,7 +429,10 @@ class SearchLoop:
         self._has_ended = True
         if closed.is_baseline:
             return
-        self._failures = [*self._failures, number] if closed.state == TrialState.FAILED else []
+        if failure is not None and closed.state == TrialState.FAILED:
+            self._failures = [*self._failures, (number, failure)]
+        else:
+            self._failures = []
         self._give_up_if_all_fail()
 
     def _give_up_if_all_fail(self) -> None:

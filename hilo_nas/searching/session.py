@@ -39,6 +39,7 @@ from hilo_nas.searching.opening.copied_results import (
     write_copies,
 )
 from hilo_nas.searching.opening.event_log import EventLog
+from hilo_nas.searching.opening.network_disks import warn_of_network_disks
 from hilo_nas.searching.opening.resume import reopen
 from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import (
@@ -58,7 +59,7 @@ from hilo_nas.study.local_settings import load_local, write_local
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, back_up_manifest, open_study
 from hilo_nas.text.commands import command
 
 __all__ = ["run_search"]
@@ -102,11 +103,13 @@ def run_search(
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
+        warn_of_network_disks(study, event_log)
         config = name_baselines(config, space, study)
         check_baselines(config.search.baselines, config.study.speeds, study, evaluator, event_log)
         if study.exists:
             manifest, setup = _resume(config, study, space, evaluator, event_log)
             manifest, setup = _recalibrate(config, study, manifest, setup, evaluator, event_log)
+            back_up_manifest(study)
         else:
             assert space is not None
             manifest, setup = _create(config, study, space, evaluator, event_log)

@@ -54,6 +54,8 @@ class Local:
     """Values by setting from a file without a valid signature. Show them to the user, but never use them."""
     fault: str | None = None
     """Reason why the file is not used. None if it is used or absent."""
+    is_damaged: bool = False
+    """True if the file cannot be read. False for a file of another user, machine or folder."""
 
     def is_unchanged(self, setting: str) -> bool:
         """Returns True if the file of a setting's function has the same content as when the user named it.
@@ -74,19 +76,20 @@ def load_local(path: Path) -> Local:
         return Local()
     try:
         if not path.is_file():
-            return Local(fault="it is not a regular file")
+            return Local(fault="it is not a regular file", is_damaged=True)
         content = load_yaml(path)
     except OSError as error:
-        return Local(fault=f"it cannot be read ({error.strerror or error})")
+        return Local(fault=f"it cannot be read ({error.strerror or error})", is_damaged=True)
     except yaml.YAMLError as error:
-        return Local(fault=f"it is not YAML ({' '.join(str(error).split())})")
+        return Local(fault=f"it is not YAML ({' '.join(str(error).split())})", is_damaged=True)
     if content is None:
         return Local()
     if not isinstance(content, dict):
-        return Local(fault=f"it must be a mapping of options, but is a {type(content).__name__}")
+        fault = f"it must be a mapping of options, but is a {type(content).__name__}"
+        return Local(fault=fault, is_damaged=True)
     options = {name: content[name] for name in (*SETTINGS, *_OBSOLETE) if content.get(name) is not None}
     if wrong := [name for name, value in options.items() if not isinstance(value, str)]:
-        return Local(fault=f"{', '.join(wrong)} must be text")
+        return Local(fault=f"{', '.join(wrong)} must be text", is_damaged=True)
     if not options:
         return Local()
     functions = content.get("functions") or {}

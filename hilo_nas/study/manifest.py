@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import yaml
 
-from hilo_nas.errors import HiloNasError, RecordError
+from hilo_nas.errors import HiloNasError, NewerVersionError, RecordError
 from hilo_nas.files.safe_yaml import parse_yaml
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
 from hilo_nas.measurement.fields import (
@@ -38,7 +38,6 @@ from hilo_nas.text.one_line import one_lined
 __all__ = ["DataIdentity", "Manifest"]
 
 _SCHEMA_VERSION = 2
-_WAY_OUT = "Restore it from a copy, or use another --study."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -245,16 +244,17 @@ class Manifest:
         """Returns the manifest from the text of `to_yaml`, also from earlier versions.
 
         Raises:
-            RecordError: The text is not a manifest, was edited, or comes from a newer version.
+            RecordError: The text is not a manifest, or was edited.
+            NewerVersionError: A newer version wrote the text.
         """
         try:
             fields = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY_OUT}") from error
+            raise RecordError(f"it is not YAML ({' '.join(str(error).split())})") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
-            raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY_OUT}")
+            raise RecordError("schema_version is missing: this is not a study's manifest")
         if fields["schema_version"] > _SCHEMA_VERSION:
-            raise RecordError(
+            raise NewerVersionError(
                 f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
                 "hilo-nas created this study. Upgrade hilo-nas to use it."
             )
@@ -265,10 +265,7 @@ class Manifest:
         }
         if fields["schema_version"] < _SCHEMA_VERSION:
             fields = upgraded_manifest(fields)
-        try:
-            manifest, stored = _build(cls, fields)
-        except RecordError as error:
-            raise RecordError(f"{error}\n{_WAY_OUT}") from error
+        manifest, stored = _build(cls, fields)
         for part, found in {"space": manifest.space.hash(), "plan": manifest.plan_hash}.items():
             if stored[part] != found:
                 raise RecordError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.arch.config import PRESETS, ArchConfig
-from hilo_nas.errors import HiloNasError, RecordError, StorageError
+from hilo_nas.errors import HiloNasError, NewerVersionError, RecordError, StorageError
 from hilo_nas.files.plain_files import read_bytes
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 from hilo_nas.measurement.fields import Count, Finite, NonNegative, Size, read_value, to_plain
@@ -27,6 +27,7 @@ from hilo_nas.text.one_line import decode_json
 __all__ = [
     "COPIED_SPEEDS",
     "FITS",
+    "MAX_RECORD_BYTES",
     "SAMPLED",
     "SCHEMA_VERSION",
     "TIMED_WITH",
@@ -35,12 +36,14 @@ __all__ = [
     "forms_under",
     "load_record",
     "load_records",
+    "parse_record",
+    "render_record",
     "write_atomically",
     "write_record",
 ]
 
 SCHEMA_VERSION = 2
-_MAX_BYTES = 2**25
+MAX_RECORD_BYTES = 2**25
 """Maximum size of a record file. A record with a hundred timings has about three megabytes."""
 _NUMBER_LIST = re.compile(r"\[[^][{}\"]*\]")
 SAMPLED = "sampler"
@@ -110,6 +113,8 @@ class TrialRecord:
     """Reason why the trial failed, was stopped or is infeasible. The text is for people and is never parsed."""
     is_interrupted: bool = False
     """True if the trial was interrupted for a reason unrelated to its network. The next search runs it again."""
+    failures: Count = 0
+    """Number of runs of the trial that ended with a failure of the network. Interruptions do not count."""
     is_raised: bool = False
     """True if the trial must run again under the same number because the budget of the study was raised."""
     parameters: Count | None = None
@@ -217,6 +222,8 @@ class TrialRecord:
         fields = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         for measurement in fields["measurements"]:
             del measurement["calibration_error"]  # follows from the current calibration in the manifest
+        if not self.failures:
+            del fields["failures"]  # earlier versions do not know this field
         return {
             "schema_version": fields.pop("schema_version"),
             "number": fields.pop("number"),
@@ -230,7 +237,8 @@ class TrialRecord:
         """Returns the record from the data of `to_dict`, also from earlier versions.
 
         Raises:
-            RecordError: The data is not a record or comes from a newer version. The message lists all invalid fields.
+            RecordError: The data is not a record. The message lists all invalid fields.
+            NewerVersionError: A newer version wrote the data.
         """
         values = dict(fields) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
         values.pop("retry_of", None)  # earlier versions stored the retry of a network as a separate record
@@ -238,7 +246,7 @@ class TrialRecord:
         if not isinstance(version, int):
             raise RecordError("schema_version is missing: this is not a trial record")
         if version > SCHEMA_VERSION:
-            raise RecordError(
+            raise NewerVersionError(
                 f"schema_version must be at most {SCHEMA_VERSION}, but got {version}: a newer hilo-nas wrote it. "
                 "Upgrade hilo-nas to read this study."
             )
@@ -294,16 +302,39 @@ def write_record(folder: Path, record: TrialRecord) -> Path:
         StorageError: The folder cannot be written.
     """
     path = folder / f"{record.number:04d}.json"
-    text = json.dumps(record.to_dict(), indent=1, allow_nan=False)
-    write_atomically(path, _NUMBER_LIST.sub(lambda numbers: " ".join(numbers[0].split()), text) + "\n")
+    write_atomically(path, render_record(record))
     return path
+
+
+def render_record(record: TrialRecord) -> str:
+    """Returns the text of a record file."""
+    text = json.dumps(record.to_dict(), indent=1, allow_nan=False)
+    return _NUMBER_LIST.sub(lambda numbers: " ".join(numbers[0].split()), text) + "\n"
+
+
+def parse_record(content: bytes) -> TrialRecord:
+    """Returns the record from the content of a record file.
+
+    Raises:
+        RecordError: The content is not complete JSON, or is not a record.
+        NewerVersionError: A newer version wrote the content.
+    """
+    try:
+        return TrialRecord.from_dict(decode_json(content))
+    except RecordError:
+        raise
+    except HiloNasError as error:
+        raise RecordError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"it is not complete JSON ({error})") from error
 
 
 def load_records(folder: Path) -> list[TrialRecord]:
     """Returns the records of a `trials` folder, sorted by number. The list is empty if the folder does not exist.
 
     Raises:
-        RecordError: A file is truncated, is not a record, or comes from a newer version. The message names the file.
+        RecordError: A file is truncated, or is not a record. The message names the file.
+        NewerVersionError: A newer version wrote a file.
         StorageError: A file cannot be read.
     """
     if folder.exists() and not folder.is_dir():
@@ -316,7 +347,8 @@ def load_record(folder: Path, number: int) -> TrialRecord:
     """Returns the record of one trial of a `trials` folder as it is stored.
 
     Raises:
-        RecordError: The file is truncated, is not a record, or comes from a newer version.
+        RecordError: The file is truncated, or is not a record.
+        NewerVersionError: A newer version wrote the file.
         StorageError: The file cannot be read.
     """
     return _load_record(folder / f"{number:04d}.json")
@@ -334,13 +366,11 @@ def _record_paths(folder: Path) -> Iterator[Path]:
 
 def _load_record(path: Path) -> TrialRecord:
     try:
-        record = TrialRecord.from_dict(decode_json(read_bytes(path, _MAX_BYTES)))
+        record = parse_record(read_bytes(path, MAX_RECORD_BYTES))
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}. Move it away.") from error
-    except HiloNasError as error:
-        raise RecordError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not complete JSON ({error}). Move it away, or restore it from a copy.") from error
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except RecordError as error:
+        raise type(error)(f"{path}: {error}") from error
     if path.stem != f"{record.number:04d}":
         raise RecordError(f"{path}: the file name must be the trial number, but the record says {record.number}")
     return record

@@ -13,8 +13,8 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
-from hilo_nas.files.plain_files import read_text
+from hilo_nas.errors import NewerVersionError, NotFoundError, RecordError, StorageError, TrialStateError, UsageError
+from hilo_nas.files.plain_files import read_bytes, read_text
 from hilo_nas.files.safe_yaml import MOST_BYTES
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.csv_files import CsvFiles
@@ -23,10 +23,13 @@ from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Posteriors, load_posteriors
 from hilo_nas.study.records import TrialRecord, load_records, write_atomically, write_record
 from hilo_nas.study.states import TrialState
+from hilo_nas.text.commands import command
 
 __all__ = [
     "STUDIES_VARIABLE",
     "StoredStudy",
+    "back_up_manifest",
+    "find_study_folder",
     "list_studies",
     "new_study",
     "open_study",
@@ -84,6 +87,11 @@ class StoredStudy:
         return self.path / "manifest.yaml"
 
     @property
+    def backup_path(self) -> Path:
+        """Path of `manifest.backup.yaml`, a copy of the manifest. Only `hilo-nas repair` reads it."""
+        return self.path / "manifest.backup.yaml"
+
+    @property
     def sheet_path(self) -> Path:
         """Path of the contact sheet with training images, `data.png`."""
         return self.path / "data.png"
@@ -133,12 +141,15 @@ class StoredStudy:
         """Path of `stages.json`."""
         return self.path / "stages.json"
 
+    @property
+    def is_orphaned(self) -> bool:
+        """True if the folder has no manifest, but trial records or a copy of the manifest."""
+        return not self.exists and (self.holds_trials or os.path.isfile(self.backup_path))
+
     def orphaned(self) -> RecordError:
         """Returns the error for trial records without a manifest."""
         fault = "is not a regular file" if os.path.lexists(self.manifest_path) else "is missing"
-        return RecordError(
-            f"{self.path} holds trials, but its manifest.yaml {fault}. Restore it from a copy, or use another --study."
-        )
+        return RecordError(f"{self.path} holds a study, but its manifest.yaml {fault}. {self._way_out}")
 
     @property
     def manifest(self) -> Manifest:
@@ -277,27 +288,44 @@ class StoredStudy:
             self.write_csv_files()
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Writes the manifest atomically, then updates `records` and `front`, which depend on its calibrations.
+        """Writes the manifest and its copy, then updates `records` and `front`, which depend on its calibrations.
+
+        Both files are written atomically.
 
         Raises:
             StorageError: The folder cannot be written.
         """
-        write_atomically(self.manifest_path, manifest.to_yaml())
+        text = manifest.to_yaml()
+        write_atomically(self.manifest_path, text)
+        write_atomically(self.backup_path, text)
         self._manifest = manifest
         if self._stored is not None:
             self._read_all()
 
+    @property
+    def _way_out(self) -> str:
+        """Sentence with the command that sets a damaged study right."""
+        return f"Repair the study: {command('repair', self.address)}"
+
+    def _damaged(self, error: RecordError | StorageError) -> RecordError | StorageError:
+        """Returns the error with the command that sets the study right. A file of a newer version is not damaged."""
+        if isinstance(error, NewerVersionError):
+            return error
+        text = str(error)
+        separator = "\n" if "\n" in text else " " if text.endswith(".") else ". "
+        return type(error)(f"{text}{separator}{self._way_out}")
+
     def _load_manifest(self) -> Manifest:
+        if self.is_orphaned:
+            raise self.orphaned()
         try:
             return Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
-        except (RecordError, UnicodeDecodeError) as error:
-            raise RecordError(
-                f"{self.manifest_path}: {error}. Restore it from a copy, or use another --study."
-                if isinstance(error, UnicodeDecodeError)
-                else f"{self.manifest_path}: {error}"
-            ) from error
+        except UnicodeDecodeError as error:
+            raise self._damaged(RecordError(f"{self.manifest_path}: it is not UTF-8 ({error})")) from error
+        except RecordError as error:
+            raise self._damaged(type(error)(f"{self.manifest_path}: {error}")) from error
 
     def _store(self, record: TrialRecord) -> None:
         write_record(self.trials_path, record)
@@ -313,7 +341,10 @@ class StoredStudy:
 
     def _load(self) -> None:
         if self._stored is None:
-            self._stored = {record.number: record for record in load_records(self.trials_path)}
+            try:
+                self._stored = {record.number: record for record in load_records(self.trials_path)}
+            except (RecordError, StorageError) as error:
+                raise self._damaged(error) from error
             self._read_all()
 
     def _read_all(self) -> None:
@@ -362,16 +393,26 @@ def open_study(name_or_path: str | Path) -> StoredStudy:
 
     Raises:
         NotFoundError: There is no such study. The message lists similar names.
-        RecordError: The folder holds trials but no manifest.
+        RecordError: The folder holds trials or a copy of the manifest, but no manifest.
+    """
+    study = find_study_folder(name_or_path)
+    if not study.exists:
+        raise study.orphaned()
+    return study
+
+
+def find_study_folder(name_or_path: str | Path) -> StoredStudy:
+    """Returns the study with a name or folder path, also if its manifest is missing.
+
+    Raises:
+        NotFoundError: There is no such study. The message lists similar names.
     """
     name = str(name_or_path)
     folder = studies_folder()
     for path in (folder / name, Path(name)):
         study = StoredStudy(path)
-        if study.exists:
+        if study.exists or study.is_orphaned:
             return study
-        if study.holds_trials:
-            raise study.orphaned()
     known = [study.path.name for study in list_studies()]
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
     hint = "This folder holds no studies yet. Create one with `hilo-nas search`."
@@ -383,12 +424,15 @@ def open_study(name_or_path: str | Path) -> StoredStudy:
 def list_studies() -> list[StoredStudy]:
     """Returns the studies in `studies_folder`, sorted by name. Their content is loaded later, on first access.
 
+    They include studies without a manifest, whose content cannot be read.
+
     Raises:
         StorageError: The folder cannot be read.
     """
     folder = studies_folder()
     try:
-        return [StoredStudy(path.parent) for path in sorted(folder.glob("*/manifest.yaml"))]
+        found = [StoredStudy(path) for path in sorted(folder.glob("*/"))]
+        return [study for study in found if os.path.lexists(study.manifest_path) or study.is_orphaned]
     except OSError as error:
         raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
 
@@ -396,6 +440,22 @@ def list_studies() -> list[StoredStudy]:
 def studies_folder() -> Path:
     """Returns the folder of all studies: $HILO_NAS_STUDIES_DIR, or `studies` in the current folder."""
     return Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
+
+
+def back_up_manifest(study: StoredStudy) -> None:
+    """Writes the copy of a study's manifest if it is missing or differs, as in studies of earlier versions.
+
+    Raises:
+        StorageError: The manifest cannot be read, or the folder cannot be written.
+    """
+    try:
+        text = read_bytes(study.manifest_path, MOST_BYTES)
+    except OSError as error:
+        raise StorageError(f"cannot read {study.manifest_path}: {error.strerror or error}") from error
+    with contextlib.suppress(OSError):
+        if read_bytes(study.backup_path, MOST_BYTES) == text:
+            return
+    write_atomically(study.backup_path, text)
 
 
 def slug(name: str) -> str:

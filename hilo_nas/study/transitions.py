@@ -53,11 +53,11 @@ def rule_out(record: TrialRecord, reason: str, **changes: Any) -> TrialRecord:
 
 
 def fail(record: TrialRecord, reason: str, **changes: Any) -> TrialRecord:
-    """Returns a copy of the record in state FAILED: the network itself caused the failure.
+    """Returns a copy of the record in state FAILED: the network itself caused the failure, which is counted.
 
     The trial does not run again.
     """
-    return _move(record, TrialState.FAILED, reason=reason, **changes)
+    return _move(record, TrialState.FAILED, reason=reason, failures=record.failures + 1, **changes)
 
 
 def interrupt(record: TrialRecord, reason: str = "", **changes: Any) -> TrialRecord:

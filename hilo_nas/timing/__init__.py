@@ -1,11 +1,12 @@
 """Throughput measured on the target device: `Ruler`, its worker process, device locks and timer."""
 
 from hilo_nas.timing.cpu import CpuWatch
-from hilo_nas.timing.exclusive import Claim, claims_of, hold
+from hilo_nas.timing.exclusive import LOCAL_LOCKS, Claim, claims_of, hold, locks_folder
 from hilo_nas.timing.ruler import TOGETHER, Cohort, Entrant, Ruler
 from hilo_nas.timing.worker import RECORDED_VARIABLES, TUNED_ENVIRONMENT, Worker, call_twice
 
 __all__ = [
+    "LOCAL_LOCKS",
     "RECORDED_VARIABLES",
     "TOGETHER",
     "TUNED_ENVIRONMENT",
@@ -18,4 +19,5 @@ __all__ = [
     "call_twice",
     "claims_of",
     "hold",
+    "locks_folder",
 ]

@@ -28,10 +28,13 @@ from hilo_nas.events import DeviceAwaited, Emit
 from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.timing import shared_files
 
-__all__ = ["LOCKS_VARIABLE", "Claim", "claims_of", "hold"]
+__all__ = ["LOCAL_LOCKS", "LOCKS_VARIABLE", "Claim", "claims_of", "hold", "locks_folder"]
 
 LOCKS_VARIABLE = "HILO_NAS_LOCKS_DIR"
 """Environment variable for the folder of the locks. All processes of a host must use the same folder."""
+
+LOCAL_LOCKS = f"export {LOCKS_VARIABLE}=/dev/shm/hilo-nas-devices"
+"""Command that moves the locks to a file system of this host."""
 
 _POLL_S = 0.1
 _REPORT_EVERY_S = 30.0
@@ -83,7 +86,7 @@ def hold(
 def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]) -> Iterator[None]:
     kind = fcntl.LOCK_EX if claim.alone else fcntl.LOCK_SH
     name = f"{os.getpid()}.json"
-    path = _folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
+    path = locks_folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
     with _opened(path) as folder:
         report_wait = _wait_reporter(claim.device, folder, emit)
         with _opened_file(path, folder, "lock") as lock:
@@ -183,7 +186,12 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _folder() -> Path:
+def locks_folder() -> Path:
+    """Returns the folder of the device locks: `$HILO_NAS_LOCKS_DIR`, or a folder that all users of the host share.
+
+    Raises:
+        StorageError: The variable holds a relative path.
+    """
     given = os.environ.get(LOCKS_VARIABLE)
     shared = Path("/tmp")  # not TMPDIR, which can differ between users and jobs
     if not given:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
@@ -54,6 +57,15 @@ An export writes no other variables because a record can come from an untrusted 
 could run code or write files.
 """
 
+_DUMP_S = 0.2
+"""Seconds in which a hung child writes the stack of its threads to its log."""
+_LOG_BYTES = 2**16
+"""Maximum number of bytes of a log that are read for a message."""
+_MOST_LINES, _MOST_SIGNS = 3, 300
+"""Maximum number of lines and characters of a child's output in a message."""
+_FOLDER = re.compile(r'(?<=^File ")[^"]*/')
+"""Folder of a source file in a line of a stack."""
+
 _CHILD = "import sys; from hilo_nas.timing.worker import run_child; run_child(int(sys.argv[1]), int(sys.argv[2]))"
 
 
@@ -87,6 +99,8 @@ class Worker:
         self._environment = dict(environment)
         self._start_up_s = start_up_s
         self._count_oom_kills = count_oom_kills or _count_oom_kills
+        self._log_start = 0
+        """Size of the log when the current call began."""
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
 
@@ -105,6 +119,7 @@ class Worker:
         """
         task = {"function": function, "arguments": dict(arguments)}
         kills_before = self._count_oom_kills()
+        self._log_start = _size_of(self._log)
         try:
             try:
                 self._begin(task, kills_before)
@@ -134,8 +149,9 @@ class Worker:
         assert self._connection is not None
         try:
             if not self._connection.poll(timeout_s):
+                self._dump_stack()
                 raise WorkerHungError(
-                    f"{self._name} sent no message for {timeout_s:g} s and was stopped. "
+                    f"{self._name} sent no message for {timeout_s:g} s and was stopped{self._last_output()}. "
                     f"See {self._log.name} for its output, or raise study.idle_timeout_s."
                 )
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
@@ -184,10 +200,10 @@ class Worker:
         self._connection = ours
         return ours
 
-    def _raise(self, error: Mapping[str, str]) -> NoReturn:
+    def _raise(self, error: Mapping[str, Any]) -> NoReturn:
         kind = getattr(errors, error["kind"], None)
-        if kind is OutOfMemoryError:
-            self.close()  # a process is unreliable after it ran out of memory
+        if kind is OutOfMemoryError or error["is_device_fault"]:
+            self.close()  # a process is unreliable after it ran out of memory or lost its GPU
         if isinstance(kind, type) and issubclass(kind, HiloNasError) and kind is not errors.FileFaultsError:
             raise kind(error["message"])
         self.close()
@@ -203,10 +219,21 @@ class Worker:
         if code == -signal.SIGKILL:
             kills = self._count_oom_kills()
             if kills is None or kills_before is None or kills > kills_before:
-                return OutOfMemoryError(f"{self._name} was killed by the kernel, out of memory")
+                return OutOfMemoryError(f"{self._name} was killed by the kernel, out of memory{self._last_output()}")
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        tail = _tail(self._log)
-        return WorkerDiedError(f"{self._name} {how}" + (f"; its last output: {tail}" if tail and code != -9 else ""))
+        return WorkerDiedError(f"{self._name} {how}{self._last_output()}")
+
+    def _dump_stack(self) -> None:
+        """Lets a hung child write the stack of its threads to its log."""
+        if self._process is not None and hasattr(signal, "SIGUSR1"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
+            time.sleep(_DUMP_S)
+
+    def _last_output(self) -> str:
+        """Returns the end of the child's output since the call began, as the end of a sentence."""
+        text = _tail(self._log, self._log_start)
+        return f"; its last output: {text}" if text else ""
 
 
 def call_twice(worker: Worker, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
@@ -230,11 +257,26 @@ def _count_oom_kills() -> int | None:
     return None
 
 
-def _tail(log: Path) -> str:
+def _size_of(log: Path) -> int:
     with contextlib.suppress(OSError):
-        lines = log.read_text(errors="replace").strip().splitlines()
-        return " | ".join(line.strip() for line in lines[-3:])[-300:]
-    return ""
+        return log.stat().st_size
+    return 0
+
+
+def _tail(log: Path, start: int) -> str:
+    """Returns the last lines of a log after a position, or the top of the stack if the process wrote one."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(start, _size_of(log) - _LOG_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    stacks = [i for i, line in enumerate(lines) if line.startswith("Current thread ")]
+    if not stacks:
+        return " | ".join(lines[-_MOST_LINES:])[-_MOST_SIGNS:]
+    faults = [line for line in lines if line.startswith("Fatal Python error: ")]
+    frames = [_FOLDER.sub("", line) for line in lines[stacks[-1] :] if line.startswith("File ")]
+    return " | ".join([*faults[-1:], *frames[:_MOST_LINES]])[:_MOST_SIGNS]
 
 
 def run_child(handle: int, parent: int) -> None:
@@ -243,6 +285,9 @@ def run_child(handle: int, parent: int) -> None:
     with contextlib.suppress(OSError):  # if memory runs out, the kernel should kill the worker, not the search
         Path("/proc/self/oom_score_adj").write_text("500")
     sys.stdout, sys.stderr = _forgiving(1), _forgiving(2)
+    faulthandler.enable(2)  # a crash leaves its stack in the log
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, 2)
     connection: Connection[Any, Any] = Connection(handle)
     _die_with_parent(parent)
     lock = threading.Lock()
@@ -267,7 +312,8 @@ def run_child(handle: int, parent: int) -> None:
             except Exception as error:
                 traceback.print_exc()  # to the log
                 kind = "OutOfMemoryError" if errors.is_out_of_memory(error) else type(error).__name__
-                message = {"error": {"kind": kind, "message": str(error) or kind}}
+                is_fault = errors.is_device_fault(error)
+                message = {"error": {"kind": kind, "message": str(error) or kind, "is_device_fault": is_fault}}
             sys.stdout.flush()
             sys.stderr.flush()
             send(message)

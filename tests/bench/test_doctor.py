@@ -18,7 +18,10 @@ def root(tmp_path, monkeypatch):
     (found / "proc").mkdir(parents=True)
     (found / "sys/fs/cgroup").mkdir(parents=True)
     (found / "proc/meminfo").write_text("MemTotal:  8388608 kB\nMemFree: 5 kB\nMemAvailable:  4194304 kB\n")
-    (found / "proc/mounts").write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path / 'home'} nfs4 rw 0 0\n")
+    (found / "proc/self").mkdir()
+    mount = "{} 1 0:{} / {} rw - {} source rw\n".format
+    mounts = mount(20, 1, "/", "ext4") + mount(21, 2, tmp_path / "home", "nfs4")
+    (found / "proc/self/mountinfo").write_text(mounts)
     return found
 
 
@@ -31,6 +34,7 @@ def test_memory_disks_and_their_file_systems_are_read(root):
     assert found["memory"].text == "8.0 GiB, of which 4.0 GiB are available"
     assert "nfs4" in found["studies"].text
     assert "locks" in found["studies"].problem
+    assert found["locks"].problem is None
     assert "hilo-nas 0.1.0" in found["system"].text
     assert found["load"].problem is None  # this system counts nothing
 
@@ -50,7 +54,6 @@ def test_a_cpu_limit_is_a_problem(root, files, limit):
         path.write_text(text)
         (path.parent / "cpu.stat").touch()
     is_old = any(name.startswith("cpu/") for name in files)
-    (root / "proc/self").mkdir()
     (root / "proc/self/cgroup").write_text("1:cpu:/a/b\n" if is_old else "0::/a/b\n")
     cores = find(root)["cores"]
     assert f"limited to {limit} cores" in cores.text
@@ -60,13 +63,12 @@ def test_a_cpu_limit_is_a_problem(root, files, limit):
 def test_no_limit_is_no_problem(root):
     (root / "sys/fs/cgroup/cpu.max").write_text("max 100000")
     (root / "sys/fs/cgroup/cpu.stat").touch()
-    (root / "proc/self").mkdir()
     (root / "proc/self/cgroup").write_text("0::/\n")
     assert find(root)["cores"].problem is None
 
 
 def test_a_full_disk_is_a_problem(root, monkeypatch):
-    (root / "proc/mounts").write_text("/dev/sda / ext4 rw 0 0\n")
+    (root / "proc/self/mountinfo").write_text("20 1 8:1 / / rw - ext4 /dev/sda rw\n")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12 - 2**30, 2**30))
     found = find(root)["cache"]
     assert "1.0 GiB free, ext4" in found.text

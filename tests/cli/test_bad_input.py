@@ -283,7 +283,7 @@ def test_a_torn_record_is_named(refused, home):
     folder = write_study(home / "studies", "demo", [build_record(0), build_record(1)])
     path = folder.trials_path / "0001.json"
     path.write_text(path.read_text()[:200])
-    assert "0001.json is not complete JSON" in refused("front", "demo", code=1)
+    assert "0001.json: it is not complete JSON" in refused("front", "demo", code=1)
 
 
 def test_a_studies_folder_that_cannot_be_written_is_an_error_before_anything_is_spent(refused, home):
@@ -305,7 +305,7 @@ def test_trials_without_a_manifest_are_neither_adopted_nor_deleted(refused, home
     folder = write_study(home / "studies", "litv2_digits", [build_record(0)])
     folder.manifest_path.unlink()
     said = refused("search", "litv2_digits", "--study", "litv2_digits", code=1)
-    assert "holds trials, but its manifest.yaml is missing" in said
+    assert "holds a study, but its manifest.yaml is missing. Repair the study: hilo-nas repair" in said
     assert (folder.trials_path / "0000.json").is_file()
 
 

@@ -22,8 +22,8 @@ from hilo_nas.space import list_shipped, load_space
 pytestmark = pytest.mark.long
 
 SEEDS = 6
-CASES = {"record": 100, "manifest": 100, "space": 80, "arguments": 120, "configuration": 60}
-"""Of each seed: 2,760 in all."""
+CASES = {"record": 100, "manifest": 100, "repair": 40, "space": 80, "arguments": 120, "configuration": 60}
+"""Of each seed: 3,000 in all."""
 LONGEST_S = 20
 ASSETS = Path(__file__).parents[1] / "assets" / "schema_1"
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -191,6 +191,41 @@ def test_a_damaged_manifest(run, seed, tmp_path):
         else:
             path.write_bytes(torn(path.read_text(), random))
         read(run, random, folder)
+
+
+def contents(folder):
+    """Contents of all files in a study, wherever they lie, without locks."""
+    return sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_repair_keeps_everything_and_what_it_leaves_can_be_read(run, seed, tmp_path):
+    random = Random(f"repair {seed}")
+    for _ in range(CASES["repair"]):
+        folder = study_for(random, tmp_path / "studies" / "s")
+        shutil.copy(folder / "manifest.yaml", folder / "manifest.backup.yaml")
+        whole = digest(folder)
+        damaged = set()
+        for _ in range(random.randint(1, 4)):
+            path = random.choice([*sorted((folder / "trials").iterdir()), folder / "manifest.yaml"])
+            damaged.add(str(path.relative_to(folder)))
+            load, dump = (json.loads, json.dumps) if path.suffix == ".json" else (yaml.safe_load, yaml.safe_dump)
+            try:
+                is_mutated = random.random() < 0.6 and path.write_text(dump(mutated(load(path.read_text()), random)))
+            except (ValueError, yaml.YAMLError, RecursionError):
+                is_mutated = False
+            if not is_mutated:
+                path.write_bytes(torn(path.read_bytes().decode(errors="replace"), random))
+        before = contents(folder)
+        code = run("repair", "s")
+        left = contents(folder)
+        for content in before:
+            assert content in left
+            left.remove(content)
+        assert all(digest(folder).get(name) == value for name, value in whole.items() if name not in damaged)
+        if code == 0:
+            assert run("status", "s") == run("front", "s") == 0
+        assert run("repair", "s") == code
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -25,6 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "assets" / "options.txt"
 
 OTHER_MEANINGS = {
     "--format": {"export"},  # a format of files, not of the screen
+    "--dry-run": {"repair"},  # of a repair, not of a search
     "--study": {"remeasure"},  # the study to be made
     "--device": {"remeasure"},  # another one than the study's
     "--batch-size": {"export"},  # of a training

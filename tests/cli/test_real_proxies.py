@@ -109,3 +109,66 @@ def test_a_dry_run_prices_a_function_of_the_users_own(home, capsys):
     (home / "mine.py").write_text(example())
     assert search("--proxy", "mine.py:score", "--proxy-images", "128", "--dry-run") == 0
     assert re.search(r"\d+ s training per trial", capsys.readouterr().out)
+
+
+DYING = """
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def score(arch, build_model, budget, seed, callback):
+    keys = HERE.joinpath("keys").read_text().splitlines() if HERE.joinpath("keys").exists() else []
+    key = repr(sorted(arch.items()))
+    HERE.joinpath("keys").write_text("\\n".join(dict.fromkeys([*keys, key])))
+    with HERE.joinpath("pids").open("a") as file:
+        print(os.getpid(), file=file)
+    number = list(dict.fromkeys([*keys, key])).index(key)
+    print(f"network {number} begins", flush=True)
+    if number == 1:
+        ctypes.string_at(0)
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 4:
+        while True:
+            time.sleep(1)
+    if number == 5:
+        raise MemoryError
+    if number == 6:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    return 0.1 * number, 0.01
+"""
+
+
+@pytest.mark.long
+def test_workers_that_crash_or_hang_fail_their_trials_with_the_reason_and_are_replaced(home, capsys):
+    (home / "mine.py").write_text(DYING)
+    options = ("--trials", "3", "--set", "study.idle_timeout_s=30")
+    assert search("--proxy", "mine.py:score", *options) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("The worker is restarted and the task is repeated") == 2
+    records = fresh(open_study("demo")).records
+    assert [record.state for record in records] == [
+        "complete",
+        *["failed"] * 2,
+        "complete",
+        *["failed"] * 3,
+        "complete",
+    ]
+    for number, reason in {
+        1: r"worker died: training was killed by signal 11; its last output: Fatal Python error: Segmentation fault .*"
+        r'File "mine.py", line \d+ in score',
+        2: "worker died: training was killed by signal 9; its last output: network 2 begins",
+        4: r'worker hung: training sent no message for 30 s and was stopped; its last output: File "mine.py", line \d+',
+        5: "out of memory: memory ran out in the proxy mine.py:score: MemoryError",
+        6: r"proxy: mine.py:score raised RuntimeError: CUDA error: device-side assert triggered \(mine.py, line \d+\)",
+    }.items():
+        assert re.match(reason, records[number].reason), records[number].reason
+        assert records[number].failures == 1
+        assert records[number].measurement is not None
+    pids = (home / "pids").read_text().split()
+    assert len(pids) == 10  # the tasks of networks 1 and 2 were repeated once
+    assert len(set(pids)) == 8  # the calls of networks 1, 2, 4, 5 and 6 ended their workers

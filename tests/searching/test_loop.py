@@ -9,7 +9,15 @@ import pytest
 from builders import TINY, build_manifest, fresh, write_study
 from fakes import RESOURCES, FakeMachine, speed
 
-from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
+from hilo_nas.errors import (
+    DeviceError,
+    HiloNasError,
+    NotEnoughMemoryError,
+    StorageError,
+    WorkerDiedError,
+    WorkerFailedError,
+    WorkerHungError,
+)
 from hilo_nas.events import FrontChanged, Notice, TrialFinished, TrialStarted
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching.loop import SearchLoop
@@ -115,9 +123,43 @@ def test_one_failure_after_the_other_ends_the_search_with_the_reason(folder):
     def always(verb, count):
         raise WorkerDiedError("no luck")
 
-    with pytest.raises(HiloNasError, match=r"5 consecutive trials failed.*: worker died: no"):
+    with pytest.raises(HiloNasError) as caught:
         run(folder, FakeMachine(always), trials=20)
+    assert str(caught.value) == (
+        "5 consecutive trials failed with the same cause, the last one with: worker died: no luck. Check this machine "
+        f"with: hilo-nas doctor. The output of the workers is in {folder.logs_path}. The next search in this study "
+        "tries these networks again, once. Resume with: hilo-nas search --study demo"
+    )
     assert len(fresh(folder).records) == 5
+
+
+def test_a_network_that_failed_twice_is_not_tried_by_later_searches(folder):
+    def always(verb, count):
+        raise WorkerHungError("it was silent")
+
+    for number in range(3):
+        with pytest.raises(HiloNasError) as caught:
+            run(folder, FakeMachine(always), trials=20)
+        said = str(caught.value)
+        assert "same cause, the last one with: worker hung: it was silent. If its work is slow" in said
+        assert "study.idle_timeout_s=3600" in said
+        assert ("tries none of these networks again, because each failed twice" in said) == (number == 1)
+    first, second = fresh(folder).records[:5], fresh(folder).records[5:]
+    assert {(record.failures, record.is_interrupted) for record in first} == {(2, False)}
+    assert {(record.failures, record.is_interrupted) for record in second} == {(1, True)}
+    finished, machine = run(folder, trials=6)
+    assert finished.measured == 6
+    assert not {record.key for record in first} & set(machine.measured)
+
+
+def test_failures_of_several_causes_are_counted_by_cause(folder):
+    causes = iter([WorkerHungError("silent"), *[WorkerFailedError("a fault")] * 4])
+
+    def always(verb, count):
+        raise next(causes)
+
+    with pytest.raises(HiloNasError, match=r"failed \(4 with worker failed, 1 with worker hung\), the last one with"):
+        run(folder, FakeMachine(always), trials=20)
 
 
 def test_networks_of_a_streak_of_failures_are_due_again(folder):
@@ -128,6 +170,7 @@ def test_networks_of_a_streak_of_failures_are_due_again(folder):
         run(folder, FakeMachine(always), trials=20)
     lost = {record.key for record in fresh(folder).records}
     assert all("worker died: no luck" in record.reason for record in fresh(folder).records)
+    assert {record.failures for record in fresh(folder).records} == {1}
     run(folder, trials=6)
     assert lost < {record.key for record in fresh(folder).records if record.state == "complete"}
 

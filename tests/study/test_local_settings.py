@@ -73,10 +73,11 @@ def test_a_malformed_file_is_reported_as_a_fault(path, text, fault):
 
 def test_a_path_that_is_not_a_text_file_is_reported_as_a_fault(path):
     path.mkdir()
-    assert load_local(path) == Local(fault="it is not a regular file")
+    assert load_local(path) == Local(fault="it is not a regular file", is_damaged=True)
     path.rmdir()
     path.write_bytes(b"\xff\xfe\x00")
     assert load_local(path).fault.startswith("it is not YAML")
+    assert load_local(path).is_damaged
 
 
 def test_an_empty_or_absent_file_says_nothing(path):

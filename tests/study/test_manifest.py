@@ -229,15 +229,12 @@ def test_a_manifest_of_a_newer_version_is_refused():
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "name: demo", "schema_version: one"])
 def test_what_is_no_manifest_is_refused(text):
-    assert refusal(text) == (
-        "schema_version is missing: this is not a study's manifest. Restore it from a copy, or use another --study."
-    )
+    assert refusal(text) == ("schema_version is missing: this is not a study's manifest")
 
 
 def test_what_is_no_yaml_is_refused():
     for text in ("schema_version: [1", "schema_version: 1\nwhen: 2026-99-99"):
         assert refusal(text).startswith("it is not YAML (")
-        assert refusal(text).endswith("). Restore it from a copy, or use another --study.")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +269,6 @@ def test_what_is_no_yaml_is_refused():
 def test_a_manifest_that_lacks_a_part_is_refused(change, message):
     found = refusal(changed(change))
     assert re.search(message, found)
-    assert found.endswith(("Restore it from a copy, or use another --study.", "create a new study."))
 
 
 def test_spaces_of_equal_content_are_one_search():

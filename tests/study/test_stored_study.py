@@ -271,14 +271,14 @@ def test_a_manifest_that_cannot_be_understood_is_named(studies):
 
 def test_a_manifest_that_is_no_text_is_named(studies):
     (studies / "my-gpu" / "manifest.yaml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(RecordError, match=r"manifest\.yaml: 'utf-8' codec"):
+    with pytest.raises(RecordError, match=r"manifest\.yaml: it is not UTF-8 .*Repair the study: hilo-nas repair"):
         _ = fresh(open_study("my-gpu")).manifest
 
 
 def test_a_torn_record_is_named(studies):
     path = studies / "my-gpu" / "trials" / "0002.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(RecordError, match=r"0002\.json .*JSON"):
+    with pytest.raises(RecordError, match=r"0002\.json: .*JSON"):
         _ = fresh(open_study("my-gpu")).records
 
 

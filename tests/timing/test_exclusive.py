@@ -438,5 +438,5 @@ def test_everyones_folder_is_one_whatever_their_own_temporary_one(tmp_path, monk
     found = set()
     for name in ("mine", "yours"):
         monkeypatch.setenv("TMPDIR", str(tmp_path / name))
-        found.add(exclusive._folder())
+        found.add(exclusive.locks_folder())
     assert found == {Path("/tmp/hilo-nas-devices")}

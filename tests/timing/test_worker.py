@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from full_disk import run_on_full_disk
 from procs import is_alive, wait_for
 
-from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
+from hilo_nas.errors import DataError, OutOfMemoryError, ProxyError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Notice
 from hilo_nas.timing.worker import Worker, call_twice
 
@@ -72,10 +73,34 @@ def test_running_out_of_memory_is_told_apart_and_ends_the_process(worker):
     assert wait_for(lambda: not is_alive(before))
 
 
+def test_a_process_that_lost_its_gpu_is_replaced(worker):
+    before = worker.call("worker_tasks:who", {}, ignore)["pid"]
+    with pytest.raises(ProxyError, match=r"mine\.py:score raised"):
+        worker.call("worker_tasks:lose_gpu", {}, ignore)
+    assert worker.call("worker_tasks:who", {}, ignore)["pid"] != before
+
+
 def test_a_crash_is_an_error_with_its_last_words_and_the_next_call_works(worker):
     with pytest.raises(WorkerDiedError, match=r"timing ended with exit code 7.*these are my last words"):
         worker.call("worker_tasks:leave", {"code": 7}, ignore)
     assert worker.call("worker_tasks:echo", {"x": 1}, ignore) == {"x": 1}
+
+
+def test_a_segmentation_fault_is_an_error_with_the_top_of_its_stack(worker):
+    with pytest.raises(WorkerDiedError) as caught:
+        worker.call("worker_tasks:read_null", {}, ignore)
+    said = str(caught.value)
+    assert "timing was killed by signal 11; its last output: Fatal Python error: Segmentation fault | File " in said
+    assert re.search(r'File "worker_tasks.py", line \d+ in read_null', said)
+    assert worker.call("worker_tasks:echo", {"x": 1}, ignore) == {"x": 1}
+
+
+def test_a_killed_worker_is_reported_with_the_output_of_its_last_call_alone(worker):
+    worker.call("worker_tasks:shout", {}, ignore)
+    with pytest.raises(WorkerDiedError, match=r"killed by signal 9$"):
+        worker.call("worker_tasks:kill_self", {}, ignore)
+    with pytest.raises(WorkerDiedError, match=r"killed by signal 9; its last output: step 7$"):
+        worker.call("worker_tasks:kill_self", {"words": "step 7"}, ignore)
 
 
 def test_a_kill_by_hand_is_not_taken_for_running_out_of_memory(worker):
@@ -94,7 +119,7 @@ def test_a_kill_by_the_kernel_is_running_out_of_memory(tmp_path):
 
 def test_a_silent_worker_is_ended(tmp_path):
     with Worker("timing", tmp_path / "w.log", idle_timeout_s=1.5) as worker:
-        with pytest.raises(WorkerHungError, match=r"timing .*1\.5 s"):
+        with pytest.raises(WorkerHungError, match=r'timing .*1\.5 s.*: File "worker_tasks\.py", line \d+ in hang'):
             worker.call("worker_tasks:hang", {"pid_file": str(tmp_path / "pid")}, ignore)
         assert wait_for(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from hilo_nas.bench.doctor.finding import Finding
 from hilo_nas.data import default_cache_dir
+from hilo_nas.errors import StorageError
+from hilo_nas.files.file_systems import find_file_system, is_network_file_system, read_mounts
 from hilo_nas.study.stored_study import studies_folder
+from hilo_nas.timing import LOCAL_LOCKS, locks_folder
 from hilo_nas.timing.advice import count_cores, read_cpu_flags
 from hilo_nas.timing.cpu import CpuWatch, find_control_groups
 from hilo_nas.versions import versions
@@ -26,7 +29,6 @@ _BUSY_CORES = 0.2
 """Load of other processes, in cores, above which a timing is disturbed."""
 _FEWEST_GIB = 5.0
 """Free space below which decoded images and checkpoints of a search may not fit."""
-_NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "gpfs", "beegfs", "9p", "afs")
 _EXTRAS = {
     "onnx": ("onnxruntime", "ONNX files and --runtime onnxruntime"),
     "openvino": ("openvino", "--runtime openvino"),
@@ -53,6 +55,7 @@ def check_host(
         _check_memory(root),
         _check_load(root, sleep),
         *_check_disks(root),
+        _check_locks(root),
         _check_libraries(),
     ]
 
@@ -138,12 +141,12 @@ def _check_load(root: Path, sleep: Callable[[float], None]) -> Finding:
 
 
 def _check_disks(root: Path) -> list[Finding]:
-    found = []
+    found, mounts = [], read_mounts(root)
     for name, folder in (("studies", studies_folder()), ("cache", default_cache_dir())):
         place = folder.absolute()
         while not place.exists() and place != place.parent:
             place = place.parent
-        free, kind = shutil.disk_usage(place).free / _GIB, _file_system(place, root)
+        free, kind = shutil.disk_usage(place).free / _GIB, find_file_system(place, mounts)
         text = f"{folder}: {free:.1f} GiB free" + (f", {kind}" if kind else "")
         problem = advice = None
         if not os.access(place, os.W_OK):
@@ -151,27 +154,24 @@ def _check_disks(root: Path) -> list[Finding]:
         elif free < _FEWEST_GIB:
             problem = f"less than {_FEWEST_GIB:.0f} GiB are free"
             advice = "clear cached images: hilo-nas cache clear"
-        elif kind in _NETWORK_FILE_SYSTEMS:
-            problem = "locks of a network file system may not hold between machines"
-            advice = "do not run two searches in one study from different machines"
+        elif is_network_file_system(kind):
+            problem = "locks of a network file system may not exclude other hosts"
+            advice = "run searches in a study from one host at a time, or use a local folder: $HILO_NAS_STUDIES_DIR"
         found.append(Finding(name=name, text=text, problem=problem, advice=advice))
     return found
 
 
-def _file_system(place: Path, root: Path) -> str | None:
-    """Returns the type of the file system of a folder, or None if it is unknown."""
-    best, kind = "", None
+def _check_locks(root: Path) -> Finding:
     try:
-        lines = (root / "proc/mounts").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        words = line.split()
-        if len(words) > 2:
-            mount = words[1].encode().decode("unicode_escape")
-            if len(mount) >= len(best) and (place == Path(mount) or Path(mount) in place.parents):
-                best, kind = mount, words[2]
-    return kind
+        folder = locks_folder()
+    except StorageError as error:
+        return Finding(name="locks", text="unknown", problem=str(error), advice=LOCAL_LOCKS)
+    kind = find_file_system(folder, read_mounts(root))
+    text = str(folder) + (f": {kind}" if kind else "")
+    if not is_network_file_system(kind):
+        return Finding(name="locks", text=text)
+    problem = "device locks of a network file system may fail, or hosts may wait for each other"
+    return Finding(name="locks", text=text, problem=problem, advice=f"use a folder of this host: {LOCAL_LOCKS}")
 
 
 def _check_libraries() -> Finding:

@@ -7,10 +7,14 @@ and the manifest is updated. For another device, a new study with copies of the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
@@ -89,9 +93,12 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
         raise UsageError(f"study {source.name} must have a timed network, but has none. Resume its search first.")
     name = request.device or manifest.objective.device
     kind_of_device(name)
-    with evaluator_or_local(
-        evaluator, source.logs_path, purpose=f"study {source.name}", idle_timeout_s=request.idle_timeout_s
-    ) as evaluator:
+    with (
+        _logs_of(source) as logs,
+        evaluator_or_local(
+            evaluator, logs, purpose=f"study {source.name}", idle_timeout_s=request.idle_timeout_s
+        ) as evaluator,
+    ):
         report = run_task(evaluator, Inspect(target=name), emit)
         if request.into is not None or _is_other_device(report.identity, manifest):
             return _remeasure_on_device(request, source, manifest, report, evaluator, emit)
@@ -117,6 +124,16 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
             time_stages(source, manifest, evaluator, resources, event_log, again=True)
             source.write_csv_files()
     return source
+
+
+@contextlib.contextmanager
+def _logs_of(study: StoredStudy) -> Iterator[Path]:
+    """Yields the folder for the output of the workers: a temporary one if the study is read-only."""
+    if os.access(study.path, os.W_OK):
+        yield study.logs_path
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def time_front(

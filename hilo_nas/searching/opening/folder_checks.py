@@ -11,10 +11,11 @@ from pathlib import Path
 from hilo_nas.errors import StorageError
 from hilo_nas.study.stored_study import StoredStudy
 
-__all__ = ["check_layout", "remove_leftovers"]
+__all__ = ["check_layout", "find_leftovers", "find_misplaced", "remove_leftovers"]
 
 _FILES = (
     "manifest.yaml",
+    "manifest.backup.yaml",
     "local.yaml",
     "trials.csv",
     "front.csv",
@@ -24,7 +25,7 @@ _FILES = (
     ".lock",
 )
 _LEFTOVER = re.compile(
-    r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|(?:\d+|posteriors|stages)\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp"
+    r"\.(?:(?:manifest|manifest\.backup|local)\.yaml|\w+\.csv|(?:\d+|posteriors|stages)\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp"
 )
 
 
@@ -35,11 +36,10 @@ def check_layout(folder: StoredStudy) -> None:
         StorageError: A path of the study is a link, or a folder instead of a file, or a file instead of a folder. Lists
             each.
     """
-    faults = [fault for path in _folders(folder) if (fault := _fault(path, stat.S_ISDIR, "a folder"))]
-    if not faults:
-        faults = [fault for path in _files(folder) if (fault := _fault(path, stat.S_ISREG, "a file"))]
+    faults = find_misplaced(folder)
     if faults:
-        shown = faults[:10] + [f"and {len(faults) - 10} more"] * (len(faults) > 10)
+        lines = [f"{path.relative_to(path.parents[1])} {fault}" for path, fault in faults.items()]
+        shown = lines[:10] + [f"and {len(lines) - 10} more"] * (len(lines) > 10)
         raise StorageError(
             f"a study must contain plain files and folders, but in {folder.path}\n"
             + "\n".join(f"  {line}" for line in shown)
@@ -48,14 +48,33 @@ def check_layout(folder: StoredStudy) -> None:
         )
 
 
+def find_misplaced(folder: StoredStudy) -> dict[Path, str]:
+    """Returns the paths of a study that are links, folders instead of files, or files instead of folders.
+
+    Files in such a folder are not inspected.
+
+    Returns:
+        What is wrong with each path, such as `must be a file, but is a link`.
+    """
+    faults = {path: fault for path in _folders(folder) if (fault := _fault(path, stat.S_ISDIR, "a folder"))}
+    files = [path for path in _files(folder) if path.parent not in faults]
+    return faults | {path: fault for path in files if (fault := _fault(path, stat.S_ISREG, "a file"))}
+
+
+def find_leftovers(folder: StoredStudy) -> Iterator[Path]:
+    """Yields the temporary files that a killed search left behind."""
+    for place in (folder.path, folder.trials_path, folder.checkpoints_path):
+        if place.is_dir() and (place == folder.path or not place.is_symlink()):
+            for path in sorted(place.glob(".*.tmp")):
+                if _LEFTOVER.fullmatch(path.name) and not path.is_symlink():
+                    yield path
+
+
 def remove_leftovers(folder: StoredStudy) -> None:
     """Removes temporary files that a killed search left behind. The caller must hold the study's lock."""
-    for place in (folder.path, folder.trials_path, folder.checkpoints_path):
-        if place.is_dir():
-            for path in place.glob(".*.tmp"):
-                if _LEFTOVER.fullmatch(path.name) and not path.is_symlink():
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+    for path in find_leftovers(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _folders(folder: StoredStudy) -> Iterator[Path]:
@@ -75,9 +94,9 @@ def _fault(path: Path, is_expected: Callable[[int], bool], expected: str) -> str
     except FileNotFoundError:
         return None
     except OSError as error:
-        return f"{path.name} cannot be inspected ({error.strerror or error})"
+        return f"cannot be inspected ({error.strerror or error})"
     if is_expected(mode):
         return None
     kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISREG, "a file"))
     kind = next((name for test, name in kinds if test(mode)), "a special file")
-    return f"{path.relative_to(path.parents[1])} must be {expected}, but is {kind}"
+    return f"must be {expected}, but is {kind}"

@@ -12,7 +12,7 @@ from hilo_nas.errors import StorageError, StudyLockedError
 from hilo_nas.searching.opening.folder_checks import check_layout, remove_leftovers
 from hilo_nas.study.stored_study import StoredStudy
 
-__all__ = ["locked"]
+__all__ = ["locked", "study_lock"]
 
 
 @contextlib.contextmanager
@@ -29,7 +29,29 @@ def locked(folder: StoredStudy) -> Iterator[None]:
     try:
         folder.trials_path.mkdir(parents=True, exist_ok=True)
         folder.logs_path.mkdir(exist_ok=True)
-        lock = filelock.FileLock(folder.lock_path)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    with study_lock(folder):
+        try:
+            if not folder.exists and (folder.is_orphaned or any(folder.trials_path.iterdir())):
+                raise folder.orphaned()
+            remove_leftovers(folder)
+            yield
+        finally:
+            if is_new and not folder.exists:
+                shutil.rmtree(folder.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def study_lock(folder: StoredStudy) -> Iterator[None]:
+    """Holds the lock of an existing study's folder.
+
+    Raises:
+        StudyLockedError: Another process holds the lock.
+        StorageError: The folder cannot be written.
+    """
+    lock = filelock.FileLock(folder.lock_path)
+    try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise StudyLockedError(
@@ -37,16 +59,16 @@ def locked(folder: StoredStudy) -> Iterator[None]:
             "another --study."
         ) from error
     except (OSError, NotImplementedError) as error:
-        raise StorageError(
-            f"cannot write the study's folder {folder.path}: {getattr(error, 'strerror', None) or error}. "
-            "Make it writable, or use another folder: --study PATH."
-        ) from error
+        raise _not_writable(folder, error) from error
     try:
-        if not folder.exists and any(folder.trials_path.iterdir()):
-            raise folder.orphaned()
-        remove_leftovers(folder)
         yield
     finally:
-        if is_new and not folder.exists:
-            shutil.rmtree(folder.path, ignore_errors=True)
         lock.release()
+
+
+def _not_writable(folder: StoredStudy, error: OSError | NotImplementedError) -> StorageError:
+    other = "resume a copy of it" if folder.exists else "use another folder"
+    return StorageError(
+        f"cannot write the study's folder {folder.path}: {getattr(error, 'strerror', None) or error}. "
+        f"Make it writable, or {other}: --study PATH."
+    )

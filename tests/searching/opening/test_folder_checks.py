@@ -118,5 +118,7 @@ def test_trials_without_a_manifest_are_told_apart_from_no_study(folder, kind):
     folder.manifest_path.unlink()
     if kind == "folder":
         folder.manifest_path.mkdir()
-    with pytest.raises(RecordError, match=r"holds trials, but .*manifest\.yaml.* Restore it from a copy, or use anoth"):
+    with pytest.raises(
+        RecordError, match=r"holds a study, but .*manifest\.yaml .* Repair the study: hilo-nas repair demo"
+    ):
         open_study("demo")
