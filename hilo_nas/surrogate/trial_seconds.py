@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.states import TrialState
 from hilo_nas.surrogate.gaussian_process import Floats
 
-__all__ = ["TrialSeconds"]
+__all__ = ["TrialSeconds", "training_seconds"]
 
 _FIRST_BRIEF_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
@@ -26,22 +25,25 @@ class TrialSeconds:
 
     Args:
         records: Records of a study. Those of baselines are left out.
+        budget: Full budget in training images. A training counts if it has a score there.
     """
 
-    def __init__(self, records: Sequence[TrialRecord]) -> None:
+    def __init__(self, records: Sequence[TrialRecord], budget: int) -> None:
         records = [record for record in records if not record.is_baseline]
-        timings = [own for record in records for own in record.measurements]
-        self.full_timing = _mean(own.seconds for own in timings if not own.is_preliminary)
-        """Mean seconds of a full timing; 0 before the first one."""
-        self.brief_timing = _mean(own.seconds for own in timings if own.is_preliminary) or _FIRST_BRIEF_S
+        self.full_timing = _mean(
+            sum(own.seconds for own in record.full_measurements) for record in records if record.full_measurements
+        )
+        """Mean seconds of the full timings of a network, under all conditions; 0 before the first one."""
+        brief = [own.seconds for record in records for own in record.measurements if own.is_preliminary]
+        self.brief_timing = _mean(brief) or _FIRST_BRIEF_S
         """Mean seconds of a brief timing."""
         trained = [
-            (math.log(record.measurement.images_per_s), _training_seconds(record))
+            (math.log(record.measurement.images_per_s), training_seconds(record, budget))
             for record in records
-            if record.scores and record.measurement is not None and record.state != TrialState.STOPPED
+            if record.measurement is not None and record.score_at(budget) is not None
         ]
         self.has_trained = bool(trained)
-        """True if a training has ended."""
+        """True if a full training has ended."""
         self._log_speed = self._log_seconds = 0.0
         self._slope = -1.0
         self.median_training = statistics.median(seconds for _, seconds in trained) if trained else 0.0
@@ -64,9 +66,15 @@ class TrialSeconds:
         return np.exp(self._log_seconds + self._slope * (log_speed_M - self._log_speed))
 
 
-def _training_seconds(record: TrialRecord) -> float:
-    """Returns the seconds of the training with the first seed. Further seeds confirm a network."""
-    return sum(score.seconds for score in record.scores if score.seed == record.scores[0].seed)
+def training_seconds(record: TrialRecord, budget: int) -> float:
+    """Returns the mean seconds of a network's full trainings, summed over their rungs; 0 if there is none.
+
+    Args:
+        record: Record of the network.
+        budget: Full budget in training images.
+    """
+    full = {score.seed for score in record.scores if score.images_seen == budget}
+    return sum(score.seconds for score in record.scores if score.seed in full) / max(len(full), 1)
 
 
 def _mean(seconds: Iterable[float]) -> float:

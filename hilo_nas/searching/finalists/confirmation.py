@@ -25,6 +25,7 @@ from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.surrogate.trial_seconds import training_seconds
 
 __all__ = ["confirm_front"]
 
@@ -82,7 +83,7 @@ def confirm_front(
         ]
         if not due:
             break
-        seconds = sum(_training_seconds(records[number], budget) for number, _ in due)
+        seconds = sum(training_seconds(records[number], budget) for number, _ in due)
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
         _train(due, records, failed, study, manifest, evaluator, resources, emit)
     left = [number for number in _front(records, manifest, source).ties if missing[number]]
@@ -166,9 +167,3 @@ def _missing_seeds(record: TrialRecord, budget: int, first: int, wanted: int) ->
     has = {score.seed for score in record.scores if score.images_seen == budget}
     free = (seed for seed in itertools.count(first) if seed not in has)
     return list(itertools.islice(free, max(wanted - len(has), 0)))
-
-
-def _training_seconds(record: TrialRecord, budget: int) -> float:
-    """Returns the mean seconds of a network's full trainings, summed over their rungs."""
-    full = {score.seed for score in record.scores if score.images_seen == budget}
-    return sum(score.seconds for score in record.scores if score.seed in full) / max(len(full), 1)

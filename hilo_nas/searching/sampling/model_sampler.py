@@ -55,7 +55,8 @@ class _Ranking:
     """New networks, and networks whose training was stopped and may continue."""
     forecast: Forecast | None
     seconds: Floats
-    """Expected seconds of the full timing and the rest of the training of each candidate. 1 if they are not known."""
+    """Expected seconds of the full timing and the rest of the training of each candidate. If seconds are not known, the
+    share of the training that is left."""
     gain: Floats
     """Expected gain of each candidate per second."""
 
@@ -128,7 +129,7 @@ class ModelSampler:
         random = self._random(records)
         searched = [r for r in records if not r.is_baseline and r.measurements]
         timed = {record.key for record in searched}
-        costs = TrialSeconds(records)
+        costs = self._costs(records)
         if len(searched) < _TIMED_FIRST:
             if costs.has_trained and costs.median_training == 0.0:
                 return None  # scores cost nothing, so timings are not worth it
@@ -187,7 +188,7 @@ class ModelSampler:
         )
         forecast = model.forecast([features], [record.key])
         rest = np.array([1 - images / budget])
-        gain = float((model.gain(forecast) / self._seconds(TrialSeconds(found), forecast, rest))[0])
+        gain = float((model.gain(forecast) / self._seconds(self._costs(found), forecast, rest))[0])
         other_M = model.gain(forecast_candidates(model, ranking.candidates)) / ranking.seconds
         return gain >= _CAUTION * float(other_M[is_other_M].max())
 
@@ -243,12 +244,15 @@ class ModelSampler:
                 self._ranking = _Ranking(candidates, None, np.ones_like(rest_M), np.zeros_like(rest_M))
             else:
                 forecast = forecast_candidates(model, candidates)
-                seconds_M = self._seconds(TrialSeconds(records), forecast, rest_M)
+                seconds_M = self._seconds(self._costs(records), forecast, rest_M)
                 self._ranking = _Ranking(candidates, forecast, seconds_M, model.gain(forecast) / seconds_M)
         return self._ranking
 
+    def _costs(self, records: Sequence[TrialRecord]) -> TrialSeconds:
+        return TrialSeconds(records, self._manifest.plan.budgets[-1])
+
     def _seconds(self, costs: TrialSeconds, forecast: Forecast, rest_M: Floats) -> Floats:
-        """Returns the expected seconds of the trials of candidates; 1 if trainings cost nothing.
+        """Returns the expected seconds of the trials of candidates; the share of the training if they are not known.
 
         Args:
             costs: Costs of the search so far.
@@ -256,7 +260,7 @@ class ModelSampler:
             rest_M: Share of the training of each candidate that is left.
         """
         training_M = costs.training(forecast.speed) * rest_M
-        return np.where(training_M > 0, training_M + np.where(forecast.is_timed, 0.0, costs.full_timing), 1.0)
+        return np.where(training_M > 0, training_M + np.where(forecast.is_timed, 0.0, costs.full_timing), rest_M)
 
     @staticmethod
     def _first(candidates: Sequence[Candidate], records: Sequence[TrialRecord], random: Random) -> Candidate:
@@ -301,5 +305,5 @@ class ModelSampler:
             new = []
         continued = self._source.admit([record.params for record in stopped.values() if record.params])
         reached = [max(score.images_seen for score in stopped[own.key].scores) for own in continued]
-        costs = [1.0] * len(new) + [1.0 - images / budget for images in reached]
-        return [*new, *continued], np.array(costs)
+        rest = [1.0] * len(new) + [1.0 - images / budget for images in reached]
+        return [*new, *continued], np.array(rest)
