@@ -8,7 +8,7 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.errors import UsageError
 from hilo_nas.study.front import speed_hypervolume
+from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.pareto import is_non_dominated
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
@@ -28,7 +29,8 @@ HELP = """Compare real searches of one space at equal time.
 
 A share is the hypervolume of the networks that a search has trained so far, relative to that of the networks of all
 searches. Speeds are ratios to the reference network of the same rounds. The reference point is the slowest trained
-network, and the score of guessing. Times count from the creation of a study, so no search may have been interrupted.
+network, and the score of guessing, or else the lowest score. Baselines and copied results do not count. Times count
+from the creation of a study. Use only searches that were not interrupted.
 
 With --judge, the fronts of the searches are compared once more, with the speeds of that study, in which all their
 networks were timed, and with the scores of other training seeds (proxy.confirm). Networks that lack one are counted."""
@@ -91,18 +93,24 @@ def compare_searches(
     """
     first = studies[0].manifest
     for study in studies:
-        own = study.manifest
-        if (own.objective, own.plan, own.data.hash) != (first.objective, first.plan, first.data.hash):
-            raise UsageError(
-                f"searches must share condition, proxy and data, but {study.name} differs from {first.name}"
-            )
+        own, wanted = _shared(study.manifest), _shared(first)
+        for what in own:
+            if own[what] != wanted[what]:
+                raise UsageError(
+                    f"searches must have the same {what}, but {study.name} and {first.name} differ. Compare others."
+                )
+    if judge is not None and judge.manifest.objective != first.objective:
+        raise UsageError(f"the judge must have the condition of the searches, but {judge.name} has another one")
     found = [_list_trained(study) for study in studies]
     for study, trained in zip(studies, found, strict=True):
         if not trained:
             raise UsageError(f"a search must have a fully trained network, but {study.name} has none")
     everything = [own.point for trained in found for own in trained]
-    ref_point = min(ratio for ratio, _ in everything), first.guessing_score or min(value for _, value in everything)
+    guessing = first.guessing_score
+    ref_point = min(ratio for ratio, _ in everything), min(v for _, v in everything) if guessing is None else guessing
     whole = speed_hypervolume(everything, ref_point)
+    if not whole > 0:
+        raise UsageError("the networks of the searches must differ in speed and be above guessing. Give more searches.")
     fronts = [_front_of(trained) for trained in found]
     judged = [_judge(front, study, judge) for front, study in zip(fronts, studies, strict=True)]
     judged_whole = speed_hypervolume([point for points in judged for point in points], ref_point)
@@ -115,11 +123,14 @@ def compare_searches(
                 for until in (*minutes, math.inf)
             ),
             trained=len(trained),
-            stopped=sum(record.state == TrialState.STOPPED for record in study.records),
+            stopped=sum(record.state == TrialState.STOPPED for record in _own_records(study)),
             median_ratio=statistics.median(own.ratio for own in trained),
-            timing_minutes=_minutes(own.seconds for record in study.records for own in record.measurements),
+            timing_minutes=_minutes(own.seconds for record in _own_records(study) for own in record.measurements),
             training_minutes=_minutes(
-                own.seconds for record in study.records for own in record.scores if own.seed == study.manifest.seed
+                own.seconds
+                for record in _own_records(study)
+                for own in record.scores
+                if own.seed == study.manifest.seed
             ),
             expected_gain=_expected_gain(study),
             judged=speed_hypervolume(points, ref_point) / judged_whole if judge is not None and judged_whole else None,
@@ -130,14 +141,35 @@ def compare_searches(
     ]
 
 
+def _shared(manifest: Manifest) -> dict[str, Any]:
+    """Returns what comparable searches have in common."""
+    return {
+        "space": manifest.space.hash(),
+        "device": manifest.device.model,
+        "condition": manifest.objective,
+        "proxy": manifest.plan,
+        "data": manifest.data.hash,
+    }
+
+
+def _own_records(study: StoredStudy) -> list[TrialRecord]:
+    """Returns the records of networks of the space that the search itself timed."""
+    start = study.manifest.created_at
+    return [
+        record
+        for record in study.records
+        if not record.is_baseline and all(own.measured_at >= start for own in record.measurements)
+    ]
+
+
 def _list_trained(study: StoredStudy) -> list[Trained]:
     manifest = study.manifest
     start = datetime.datetime.fromisoformat(manifest.created_at)
     found = []
-    for record in study.records:
+    for record in _own_records(study):
         own = [score for score in record.scores if score.seed == manifest.seed]
         full = [score for score in own if score.images_seen == manifest.plan.budgets[-1]]
-        if record.measurement is None or not record.full_measurements or not full or record.finished_at is None:
+        if record.state != TrialState.COMPLETE or record.measurement is None or not full or record.finished_at is None:
             continue
         ended = datetime.datetime.fromisoformat(record.finished_at)
         minutes = (ended - start).total_seconds() / 60

@@ -36,7 +36,7 @@ _SUMMARIES = {
     "front": "Show the front of a study.",
     "show": "Show one network in full.",
     "compare": "Compare trials of a study, or two studies.",
-    "repair": "Set the damaged files of a study right.",
+    "repair": "Repair the damaged files of a study.",
     "report": "Write a report of studies as one HTML file.",
     "export": "Write files for a trainer, a runtime or a tool.",
     "space": "List, show, check and write search spaces.",

@@ -16,9 +16,9 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = """Time networks side by side on this machine, in the same rounds, with ratios to the first.
 
 A NETWORK is STUDY:TRIAL, timm:NAME, onnx:FILE, openvino:FILE, an architecture's .yaml file or litv2_small,
-litv2_medium, litv2_base. All except onnx:FILE and openvino:FILE may end with @SIZE, the image size of that network:
+litv2_medium, litv2_base. All except onnx:FILE and openvino:FILE can end with @SIZE, the image size of that network:
 timm:efficientvit_b2@256. Options that are not given come from the first STUDY:TRIAL; without one, they are 32 images of
-224 pixels in fp32."""
+224 pixels in fp32. With onnx:FILE or openvino:FILE, all networks run in ONNX Runtime or OpenVINO."""
 EXAMPLES = """Examples:
 hilo-nas measure litv2_small timm:resnet50 --batch-size 8
 hilo-nas measure my-gpu:17 timm:efficientvit_b2@256 --format csv

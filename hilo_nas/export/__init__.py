@@ -1,4 +1,4 @@
-"""Export of networks (timm, ONNX) and studies (Optuna). Each format has its own module."""
+"""Export of networks (timm, ONNX, OpenVINO, torch) and studies (Optuna). Each format has its own module."""
 
 from __future__ import annotations
 

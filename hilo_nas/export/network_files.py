@@ -37,8 +37,8 @@ class NetworkFileExporter:
     module: str
     """Module with the functions `write(model, path, shape=..., metadata=...)`, which returns True if the file accepts
     any batch size, and `verify(path)`. It is imported on first use, because it imports torch."""
-    suggest: Callable[[Path], str]
-    """Function that returns what the user may do next with the first file."""
+    suggest: Callable[[Path, int], str]
+    """Function that returns what the user may do next with the first file, for an image side in pixels."""
     source_type: type[Any] = NetworkSource
     options: frozenset[str] = frozenset({"weights"})
     can_replace: bool = True
@@ -76,7 +76,7 @@ class NetworkFileExporter:
 
     def next_step(self, source: NetworkSource, files: Sequence[Path]) -> str:
         """Returns what the user may do next."""
-        return self.suggest(files[0])
+        return self.suggest(files[0], source.preprocessing.img_size)
 
 
 def _build_network(source: NetworkSource) -> tuple[LITv2, list[str]]:

@@ -12,5 +12,8 @@ ONNX = NetworkFileExporter(
     files=("model.onnx",),
     libraries=("onnx", "onnxscript", "onnxruntime"),
     module="hilo_nas.models.convert.onnx_file",
-    suggest=lambda path: f"Time it on this machine: {command('measure', f'onnx:{path}', '--runtime', 'onnxruntime')}",
+    suggest=lambda path, side: (
+        "Time it on this machine: "
+        + command("measure", f"onnx:{path}", "--runtime", "onnxruntime", "--batch-size", "1", "--img-size", str(side))
+    ),
 )

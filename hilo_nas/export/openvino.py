@@ -12,5 +12,8 @@ OPENVINO = NetworkFileExporter(
     files=("model.xml", "model.bin"),
     libraries=("openvino",),
     module="hilo_nas.models.convert.openvino_file",
-    suggest=lambda path: f"Time it on this machine: {command('measure', f'openvino:{path}')}",
+    suggest=lambda path, side: (
+        "Time it on this machine: "
+        + command("measure", f"openvino:{path}", "--device", "cpu", "--batch-size", "1", "--img-size", str(side))
+    ),
 )

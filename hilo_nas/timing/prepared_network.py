@@ -305,7 +305,9 @@ def _load_openvino(path: str, condition: Condition, target: str) -> Prepared:
     from hilo_nas.models.convert import openvino_file
 
     if condition.runtime != "openvino":
-        raise UsageError(f"openvino:{path} needs the runtime openvino, but got {condition.runtime}")
+        raise UsageError(
+            f"openvino:{path} needs the runtime openvino, but got {condition.runtime}. Use --runtime openvino."
+        )
     loaded = openvino_file.load(
         Path(path),
         batch_size=condition.batch_size,

@@ -3,7 +3,17 @@
 import dataclasses
 
 import pytest
-from builders import build_data, build_manifest, build_record, build_score, write_study
+from builders import (
+    build_condition,
+    build_data,
+    build_device,
+    build_manifest,
+    build_measurement,
+    build_plan,
+    build_record,
+    build_score,
+    write_study,
+)
 
 from benchmarks.searches import compare_searches, main
 from hilo_nas.errors import UsageError
@@ -64,14 +74,41 @@ def test_a_network_that_the_judge_lacks_is_counted(studies):
     assert (found[0].unjudged, found[0].front) == (1, 2)
 
 
-def test_searches_on_other_data_are_refused(studies):
-    other = dataclasses.replace(build_manifest("other"), data=build_data(hash="another"))
-    pair = [
-        write_study(studies, "own", [network(0, 256.0, 0.5, 1)]),
-        write_study(studies, "other", [network(0, 256.0, 0.5, 1)], other),
-    ]
-    with pytest.raises(UsageError, match="other differs from own"):
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("data", {"data": build_data(hash="another")}),
+        ("device", {"device": build_device(model="Another CPU")}),
+        ("condition", {"conditions": (build_condition(batch_size=2),)}),
+        ("proxy", {"plan": build_plan(images=2000)}),
+    ],
+)
+def test_searches_that_cannot_be_compared_are_refused(studies, what, change):
+    networks = [network(0, 256.0, 0.5, 1), network(1, 512.0, 0.4, 1)]
+    other = build_manifest("other", **change)
+    pair = [write_study(studies, "own", networks), write_study(studies, "other", networks, other)]
+    with pytest.raises(UsageError, match=f"same {what}, but other and own differ"):
         compare_searches(pair, [5.0])
+
+
+def test_a_judge_of_another_condition_is_refused(studies):
+    other = build_manifest("judge", conditions=(build_condition(batch_size=2),))
+    own = write_study(studies, "own", [network(0, 256.0, 0.5, 1), network(1, 512.0, 0.4, 1)])
+    with pytest.raises(UsageError, match="the judge must have the condition of the searches"):
+        compare_searches([own], [], write_study(studies, "judge", (), other))
+
+
+def test_one_network_spans_no_hypervolume(studies):
+    with pytest.raises(UsageError, match="Give more searches"):
+        compare_searches([write_study(studies, "own", [network(0, 256.0, 0.5, 1)])], [])
+
+
+def test_copied_results_do_not_count(studies):
+    timing = dataclasses.replace(build_measurement(4096.0), measured_at="2026-06-30T12:00:00+00:00")
+    copied = network(2, None, 0.9, 0, measurements=(timing,))
+    own = [network(0, 256.0, 0.5, 1), network(1, 512.0, 0.4, 1)]
+    (found,) = compare_searches([write_study(studies, "own", [*own, copied])], [])
+    assert found.trained == 2
 
 
 def test_a_search_without_a_trained_network_is_refused(studies):

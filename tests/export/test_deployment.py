@@ -1,5 +1,6 @@
 """The deployment scripts of the guide, each in a process of its own, with files that were exported for it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 import yaml
 from builders import TINY
 from PIL import Image
+from timm.data import create_transform
 
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source
 from hilo_nas.models import build_model, fill_zero_weights
@@ -18,18 +20,18 @@ from hilo_nas.models import build_model, fill_zero_weights
 GUIDE = (Path(__file__).parents[2] / "docs/exporting.md").read_text(encoding="utf-8")
 SCRIPTS = dict(re.findall(r"```python\n# deploy_(\w+)\.py[^\n]*\n(.*?)```", GUIDE, re.DOTALL))
 FORMATS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino", "openvino"), "torch": ("torch-package", "torch")}
-SIDE = 32
+SIDE, WIDTH, HEIGHT = 96, 300, 218
+"""Pixels. The photo is not square, and both of its scaled sides leave whole margins."""
 
 
 def test_there_is_a_script_per_format():
     assert SCRIPTS.keys() == FORMATS.keys()
-    assert all(len(script.splitlines()) <= 18 for script in SCRIPTS.values())
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "onnx" else []) for name in FORMATS]
 )
-def test_a_script_names_the_class_that_torch_names(name, tmp_path):
+def test_a_script_reads_a_photo_as_timm_does_and_gives_torchs_logits(name, tmp_path):
     format, library = FORMATS[name]
     pytest.importorskip(library)
     torch.manual_seed(3)
@@ -39,13 +41,20 @@ def test_a_script_names_the_class_that_torch_names(name, tmp_path):
     (tmp_path / "arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
     source = load_source(tmp_path / "arch.yaml", num_classes=10, img_size=SIDE, weights=tmp_path / "weights.pt")
     export(EXPORTERS[format], source, tmp_path / "deploy", ExportOptions())
-    pixels = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.jpg", format="PNG")  # without loss
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    pixels = np.stack([rows * 255 // HEIGHT, columns * 255 // WIDTH, (rows + columns) % 64 * 4], axis=-1)
+    photo = Image.fromarray(pixels.astype(np.uint8))
+    photo.save(tmp_path / "photo.jpg", format="PNG")  # without loss
     read = source.preprocessing
-    normal = (torch.from_numpy(pixels) / 255 - torch.tensor(read.mean)) / torch.tensor(read.std)
-    with torch.inference_mode():
-        expected = int(model(normal.permute(2, 0, 1)[None]).argmax())
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPTS[name]], cwd=tmp_path, capture_output=True, text=True, check=False
+    as_timm = create_transform(
+        (3, SIDE, SIDE), interpolation=read.interpolation, mean=read.mean, std=read.std, crop_pct=read.crop_pct
     )
-    assert (done.stdout.strip(), done.returncode) == (str(expected), 0), done.stderr
+    with torch.inference_mode():
+        expected = model(as_timm(photo)[None])[0]
+    detached = "logits.detach()" if name == "torch" else "logits"
+    script = f"{SCRIPTS[name]}print(np.asarray({detached}).ravel().tolist())\n"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    best, logits = done.stdout.splitlines()
+    assert int(best) == int(expected.argmax())
+    assert json.loads(logits) == pytest.approx(expected.tolist(), abs=0.02 * float(expected.abs().max()))

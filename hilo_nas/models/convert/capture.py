@@ -3,7 +3,7 @@
 Both formats start with `torch.export`. For ONNX, the graph-based exporter of torch writes the file, because the
 TorchScript exporter is deprecated. OpenVINO converts the graph itself. A LITv2 is captured in the form of
 `hilo_nas.models.convert.runtime_form`. The deformable convolution of token merging is a gather and a product in torch.
-Graphs contain torchvision's `deform_conv2d` instead, except in the form of a LITv2 for OpenVINO:
+Graphs contain torchvision's `deform_conv2d` instead, except in the form of a LITv2 for OpenVINO with a fixed batch:
 
 * ONNX: GridSample and a plain convolution. Every runtime supports these operators, so one file works everywhere. The
   ONNX operator DeformConv works in ONNX Runtime 1.32 but not in OpenVINO 2026.4, and it is not faster: LITv2-S at 224

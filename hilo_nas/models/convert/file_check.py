@@ -44,6 +44,7 @@ class FileCheck:
     allowed_share: float
     """Tolerance, relative to the largest output."""
     seed: int = _SEED
+    """Seed of the images."""
 
     @classmethod
     def from_text(cls, text: str | None, name: str) -> FileCheck:
@@ -57,10 +58,18 @@ class FileCheck:
             UsageError: The file has no check.
         """
         if text is None:
-            raise UsageError(f"{name} must be a file that `hilo-nas export` wrote, but it has no metadata {CHECK}")
-        fields: dict[str, Any] = json.loads(text)
-        fields["shape"] = tuple(fields["shape"])
-        return cls(**{**fields, "output": tuple(map(tuple, fields["output"]))})
+            raise UsageError(
+                f"{name} must be a file that `hilo-nas export` wrote, but it has no metadata {CHECK}. Export it again."
+            )
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            fields["shape"] = tuple(fields["shape"])
+            return cls(**{**fields, "output": tuple(map(tuple, fields["output"]))})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(
+                f"the metadata {CHECK} of {name} must be those of this version of hilo-nas, but cannot be read. Export "
+                "the file again."
+            ) from error
 
     def to_text(self) -> str:
         """Returns the check as JSON text of the metadata of a file."""
@@ -80,13 +89,18 @@ class FileCheck:
         Raises:
             ConversionError: The outputs differ, or the runtime cannot run the file.
         """
-        images, expected = draw_images(self.shape), torch.tensor(self.output)
+        images, expected = draw_images(self.shape, self.seed), torch.tensor(self.output)
         # A batch size above that of the capture shows that the batch axis is dynamic.
         batches = ([0], [0, 1], [1, 0, 1]) if self.is_dynamic else ([0], [1])
         worst = 0.0
         for batch in batches:
             with refusals(f"{runtime} must be able to run {name}", "Export it again."):
                 output = run(images[batch])
+            if output.shape != expected[batch].shape:
+                raise ConversionError(
+                    f"the output of {name} must have the shape {tuple(expected[batch].shape)}, but got "
+                    f"{tuple(output.shape)}. Export it again."
+                )
             share = output_share(output, expected[batch])
             if not share <= self.allowed_share:  # this form rejects NaN
                 raise ConversionError(
@@ -97,7 +111,7 @@ class FileCheck:
             worst = max(worst, share)
         return (
             f"verified: {runtime} differs from torch by at most {worst:.1e} of the largest output, for batches of "
-            f"{' and '.join(str(len(batch)) for batch in batches)}"
+            + ("1, 2 and 3 images" if self.is_dynamic else "1 image")
         )
 
 
@@ -131,9 +145,9 @@ def capture_for_file(
     return program, check
 
 
-def draw_images(shape: tuple[int, ...]) -> Images:
+def draw_images(shape: tuple[int, ...], seed: int = _SEED) -> Images:
     """Returns the two images of the check.
 
     Uses the legacy random generator, because it gives the same values in every version of NumPy.
     """
-    return np.random.RandomState(_SEED).standard_normal((2, *shape)).astype(np.float32)
+    return np.random.RandomState(seed).standard_normal((2, *shape)).astype(np.float32)

@@ -105,7 +105,7 @@ def load(
     """
     check_runtime("openvino", device, precision)
     openvino = import_library("openvino", "runtime openvino")
-    with refusals(f"openvino must be able to read {path}", "Use another file."):
+    with refusals(f"openvino must be able to read {path}", f"Put {path.stem}.bin into the same folder."):
         network = openvino.Core().read_model(path)
     if len(network.inputs) != 1:
         raise UsageError(f"{path} must have one input, the images, but has {len(network.inputs)}")

@@ -71,7 +71,9 @@ def check_runtime(runtime: str, device: str, precision: str) -> None:
     kind = device.partition(":")[0]
     kinds = ("cpu", "cuda") if runtime == "onnxruntime" else ("cpu",)
     if kind not in kinds:
-        raise DeviceError(f"the device of runtime {runtime} must be {' or '.join(kinds)}, but got {device}")
+        raise DeviceError(
+            f"the device of runtime {runtime} must be {' or '.join(kinds)}, but got {device}. Use --device cpu."
+        )
     if kind == "cuda" and "CUDAExecutionProvider" not in library.get_available_providers():
         raise DeviceError(
             f"runtime onnxruntime needs its CUDAExecutionProvider for {device}, but {_name_and_version(runtime)} has "

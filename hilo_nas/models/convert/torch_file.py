@@ -33,8 +33,12 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         ConversionError: The network cannot be captured.
     """
     program, check = capture_for_file(model, shape)
+    program = without_torchvision(program)
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            node.meta.pop("stack_trace", None)  # it contains paths of this machine
     with refusals("torch must be able to write the network", "Use another format."), torch.no_grad():
-        torch.export.save(without_torchvision(program), path, extra_files={**metadata, CHECK: check.to_text()})
+        torch.export.save(program, path, extra_files={**metadata, CHECK: check.to_text()})
     return check.is_dynamic
 
 
