@@ -52,7 +52,7 @@ FORMS = {
 
 A ConvFFN between products needs a change of layout around its depthwise convolution in ONNX Runtime; between 1x1
 convolutions it needs none. OpenVINO runs 1x1 convolutions in float32 faster than products of few channels. Speed of the
-convolutions compared with products, for a ConvFFN with its norm at 224 px and batch 8:
+convolutions compared with products (ConvFFN with its norm, 224 px, batch 8):
 
 =========== ==== ==== ==== ====
 channels      96  192  384  768
