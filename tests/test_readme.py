@@ -81,6 +81,8 @@ LESS = {
 UNTIL = ("--until-trials 100", "--until-trials 20")
 REAL = ("official", "training")
 """Commands that build networks and take seconds."""
+CONVERTS = re.compile(r"--format (onnx|openvino|torch-package)")
+"""Exports that convert a network, which takes seconds."""
 WITHOUT_EVALUATOR = ("samplers", "training")
 TIMING = ("doctor", "measure", "official", "plan", "releases", "samplers", "training")
 """Commands that time and write no study, besides those of `bench`."""
@@ -177,7 +179,7 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(line, marks=[pytest.mark.slow] if "--format onnx" in line or words_of(line) in REAL else [])
+        pytest.param(line, marks=[pytest.mark.slow] if CONVERTS.search(line) or words_of(line) in REAL else [])
         for line in COMMANDS
     ],
 )

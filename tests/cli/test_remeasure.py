@@ -116,7 +116,7 @@ def test_where_the_world_refuses_it_ends_with_1(studies, machine, capsys):
     with locked(folder):
         assert "study demo is locked" in refused(capsys, "demo", code=1)
     (folder.trials_path / "0002.json").write_text("{")
-    assert "0002.json is not complete JSON" in refused(capsys, "demo", code=1)
+    assert "0002.json: it is not complete JSON" in refused(capsys, "demo", code=1)
 
 
 def test_a_name_that_is_taken_ends_with_2(studies, machine, capsys):
