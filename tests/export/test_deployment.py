@@ -1,4 +1,4 @@
-"""The deployment scripts of the guide, each in a process of its own, with files that were exported for it."""
+"""The deployment scripts of the guide, each in a separate process, with files that were exported for it."""
 
 import json
 import re
