@@ -302,13 +302,13 @@ def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:
 
 
 def _load_openvino(path: str, condition: Condition, target: str) -> Prepared:
-    from hilo_nas.models.convert import openvino_file
+    from hilo_nas.models.convert import load_openvino
 
     if condition.runtime != "openvino":
         raise UsageError(
             f"openvino:{path} needs the runtime openvino, but got {condition.runtime}. Use --runtime openvino."
         )
-    loaded = openvino_file.load(
+    loaded = load_openvino(
         Path(path),
         batch_size=condition.batch_size,
         img_size=condition.img_size,

@@ -26,6 +26,7 @@ def test_a_network_is_found_under_each_kind_of_name(tmp_path):
     assert find_network("litv2_small").subject["arch"]["depths"] == [2, 2, 6, 2]
     assert find_network("timm:resnet50").subject == {"timm": "resnet50"}
     assert find_network(f"onnx:{tmp_path}/model.onnx").subject == {"onnx": f"{tmp_path}/model.onnx"}
+    assert find_network(f"openvino:{tmp_path}/model.onnx").subject == {"openvino": f"{tmp_path}/model.onnx"}
     assert find_network(str(tmp_path / "arch.yaml")).subject == {"arch": TINY.to_dict()}
     trial = find_network("demo:0")
     assert trial.subject == {"arch": TINY.to_dict()}

@@ -15,6 +15,7 @@ from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model
+from hilo_nas.models.convert import openvino_file
 from hilo_nas.timing.device import peak_memory_mib
 from hilo_nas.timing.fuse import fuse
 from hilo_nas.timing.prepared_network import capture_graph, prepare, read_form
@@ -303,3 +304,16 @@ def test_what_another_runtime_runs_is_named_and_its_memory_is_not_seen():
 def test_a_file_needs_a_runtime_that_reads_it():
     with pytest.raises(UsageError, match=r"onnx:net\.onnx .*--runtime onnxruntime"):
         ready({"onnx": "net.onnx"})
+    with pytest.raises(UsageError, match=r"openvino:net\.xml .*--runtime openvino"):
+        ready({"openvino": "net.xml"}, runtime="onnxruntime")
+
+
+def test_an_openvino_file_is_run(tmp_path):
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(5)).eval()
+    network(torch.zeros(1, 3, SMALL.img_size, SMALL.img_size))
+    openvino_file.write(network, tmp_path / "a.xml", shape=(3, SMALL.img_size, SMALL.img_size), metadata={})
+    found = ready({"openvino": str(tmp_path / "a.xml")}, runtime="openvino")
+    assert found.form.endswith("f32 file")
+    found.call()

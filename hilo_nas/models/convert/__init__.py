@@ -6,6 +6,7 @@ runtimes are optional dependencies (extras), imported on first use.
 """
 
 from hilo_nas.models.convert.checked import convert, load_onnx
+from hilo_nas.models.convert.openvino_file import load as load_openvino
 from hilo_nas.models.convert.runtimes import RUNTIMES, Converted, check_runtime
 
-__all__ = ["RUNTIMES", "Converted", "check_runtime", "convert", "load_onnx"]
+__all__ = ["RUNTIMES", "Converted", "check_runtime", "convert", "load_onnx", "load_openvino"]
