@@ -204,7 +204,7 @@ def list_studies() -> list[Study]:
 
 
 def repair_study(study: str | Path | StoredStudy, *, dry_run: bool = False) -> Repaired:
-    """Sets the damaged files of a study right, and returns what was damaged. Nothing is deleted.
+    """Repairs the damaged files of a study, and returns what was damaged. Nothing is deleted.
 
     Moves damaged files to the folder `damaged/TIME` of the study. Of a damaged record, keeps the whole timings and
     scores under the same number, and the next search runs its trial again. Restores a damaged manifest from its copy.

@@ -1,4 +1,4 @@
-"""`hilo-nas repair`: set the damaged files of a study right."""
+"""`hilo-nas repair`: repair the damaged files of a study."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Set the damaged files of a study right, and name each of them.
+HELP = """Repair the damaged files of a study, and name each of them.
 
 Damaged files are moved to damaged/TIME in the study. Nothing is deleted. Whole records
 stay as they are. Of a damaged record, the whole timings and scores are kept, and the
-next search runs its trial again. The exit code is 1 if a file cannot be set right."""
+next search runs its trial again. The exit code is 1 if a file cannot be repaired."""
 
 EXAMPLES = """Examples:
 hilo-nas repair my-gpu --dry-run
@@ -40,7 +40,7 @@ def run(
         console.print(f"{repaired.study}: no file is damaged")
         return
     left = sum(not damage.is_repairable for damage in repaired.damages)
-    parts = [f"{count_of(len(repaired.damages) - left, 'file')} {'to set right' if dry_run else 'set right'}"]
+    parts = [f"{count_of(len(repaired.damages) - left, 'file')} {'to repair' if dry_run else 'repaired'}"]
     if left:
         parts.append(f"{left} left as {agree(left, 'it is', 'they are')}")
     console.print(f"{repaired.study}: {', '.join(parts)}")

@@ -304,11 +304,11 @@ class StoredStudy:
 
     @property
     def _way_out(self) -> str:
-        """Sentence with the command that sets a damaged study right."""
+        """Sentence with the command that repairs a damaged study."""
         return f"Repair the study: {command('repair', self.address)}"
 
     def _damaged(self, error: RecordError | StorageError) -> RecordError | StorageError:
-        """Returns the error with the command that sets the study right. A file of a newer version is not damaged."""
+        """Returns the error with the command that repairs the study. A file of a newer version is not damaged."""
         if isinstance(error, NewerVersionError):
             return error
         text = str(error)

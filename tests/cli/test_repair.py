@@ -1,4 +1,4 @@
-"""`hilo-nas repair`: what is damaged is named and set right, nothing is deleted, and what is whole stays as it is."""
+"""`hilo-nas repair`: what is damaged is named and repaired, nothing is deleted, and what is whole stays as it is."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_a_lost_manifest_without_a_copy_is_not_made_up(study, repair):
     assert (
         "manifest.yaml: it is missing; manifest.backup.yaml is missing\n  Restore it from a copy of the study" in said
     )
-    assert "demo: 0 files set right, 1 left as it is" in said
+    assert "demo: 0 files repaired, 1 left as it is" in said
     assert digest(study.path) == before
 
 
@@ -196,7 +196,7 @@ def test_derived_and_local_files_are_moved_away(study, repair):
     log.write_bytes(b'{"at": "now"}\n\x00\x00\x00{"at": "n\n{"at": "then"}\n')
     files["logs/events.jsonl"] = log.read_bytes()
     said = repair()
-    assert "demo: 5 files set right\nOriginals: " in said
+    assert "demo: 5 files repaired\nOriginals: " in said
     assert "logs/events.jsonl: 1 of 3 lines is damaged" in said
     assert originals(study) == files
     assert log.read_bytes() == b'{"at": "now"}\n{"at": "then"}\n'
@@ -206,7 +206,7 @@ def test_derived_and_local_files_are_moved_away(study, repair):
 def test_a_dry_run_changes_nothing_and_says_what_would_be_done(study, repair):
     (study.trials_path / "0002.json").write_text("{")
     before = digest(study.path)
-    assert "demo: 1 file to set right\n" in repair("--dry-run")
+    assert "demo: 1 file to repair\n" in repair("--dry-run")
     assert digest(study.path) == before
 
 

@@ -1,4 +1,4 @@
-"""Search for damaged files in a study's folder, and for what can be set right.
+"""Search for damaged files in a study's folder, and for what can be repaired.
 
 It only reads. Links inside the folder are reported and never followed.
 """
@@ -181,7 +181,7 @@ def _find_record_damage(study: StoredStudy, misplaced: Collection[str]) -> Itera
             content = render_record(dataclasses.replace(claim.record, number=number)).encode()
         target = os.path.join("trials", f"{number:04d}.json")
         remedy = "; ".join([*[claim.remedy] * bool(claim.remedy), *[f"now {target}"] * (target != claim.file)])
-        yield Damage(file=claim.file, fault=claim.fault, remedy=remedy or "set right", new_files={target: content})
+        yield Damage(file=claim.file, fault=claim.fault, remedy=remedy or "repaired", new_files={target: content})
 
 
 def _number_of(stem: str) -> int | None:
@@ -190,7 +190,7 @@ def _number_of(stem: str) -> int | None:
 
 
 def _examine(path: Path, file: str, number: int | None) -> TrialRecord | _Claim | Damage:
-    """Returns the record of a file that is whole, a record to set right, or what else is wrong with the file."""
+    """Returns the record of a file that is whole, a record to repair, or what else is wrong with the file."""
     try:
         content = read_bytes(path, MAX_RECORD_BYTES)
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""Repair of a study's folder: damaged files are set right or moved to the folder `damaged`. Nothing is deleted."""
+"""Repair of a study's folder: damaged files are repaired or moved to the folder `damaged`. Nothing is deleted."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Repaired:
 
     @property
     def is_complete(self) -> bool:
-        """True if no file is left that the repair cannot set right."""
+        """True if no file is left that the repair cannot repair."""
         return all(damage.is_repairable for damage in self.damages)
 
 
 def repair_study(study: StoredStudy, *, dry_run: bool = False) -> Repaired:
-    """Sets the damaged files of a study right.
+    """Repairs the damaged files of a study.
 
     Moves each of them to `damaged/TIME` inside the study and writes what can be recovered. Whole records, and files
     outside the study, stay as they are.
