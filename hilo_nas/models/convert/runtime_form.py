@@ -81,7 +81,7 @@ def build_form(model: nn.Module, runtime: str, precision: str = "fp32", *, dynam
     """
     if type(model) is not LITv2:  # a subclass can compute something else
         return model
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # torch cannot capture weights created in inference mode
         choice = dataclasses.replace(FORMS[runtime], has_bag=FORMS[runtime].has_bag and not dynamic_batch)
         return LITv2Form(model, choice, is_half=precision != "fp32").eval()
 
