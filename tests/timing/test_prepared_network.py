@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from builders import TINY
 from timing import layers
 from timm.models.byobnet import MobileOneBlock
 from torch import nn
@@ -316,4 +317,12 @@ def test_an_openvino_file_is_run(tmp_path):
     openvino_file.write(network, tmp_path / "a.xml", shape=(3, SMALL.img_size, SMALL.img_size), metadata={})
     found = ready({"openvino": str(tmp_path / "a.xml")}, runtime="openvino")
     assert found.form.endswith("f32 file")
+    found.call()
+
+
+@pytest.mark.parametrize("runtime", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def test_a_litv2_is_timed_in_another_runtime(runtime):
+    pytest.importorskip(runtime)
+    found = ready({"arch": TINY.to_dict()}, runtime=runtime, img_size=32)
+    assert "form=tokens" in found.form
     found.call()
