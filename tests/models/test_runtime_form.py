@@ -167,7 +167,8 @@ def test_presets_keep_their_outputs_in_a_runtime(preset, runtime):
 def test_random_networks_of_the_shipped_spaces_can_be_converted(space, seed, runtime):
     arch = random_arch(space, seed)
     image = torch.randn(1 + 2 * (seed % 2), 3, arch.stride + 9 * seed, arch.stride + 5)
-    convert(build(arch), image, runtime, threads=1)  # raises an error if the outputs differ
+    converted = convert(build(arch), image, runtime, threads=1)  # raises an error if the outputs differ
+    assert "form=tokens" in converted.form
 
 
 def openvino_operators(model: LITv2) -> Counter[str]:
