@@ -629,6 +629,7 @@ def export_files(
     img_size: int | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
+    data: str | None = None,
     force: bool = False,
 ) -> Exported:
     """Exports a trial, an architecture or a study to the files that a trainer, a runtime or a tool needs.
@@ -649,6 +650,7 @@ def export_files(
         img_size: Side of the images in pixels, if the source is an architecture.
         batch_size: Number of images per training step, for training formats.
         epochs: Number of epochs of the full training, for training formats.
+        data: Source of the images that calibrate a network in INT8, as for a search. Defaults to those of the study.
         force: True to replace the files of an earlier export.
 
     Raises:
@@ -671,7 +673,8 @@ def export_files(
     )
 
     exporter = find_exporter(format)
-    options = {name: value for name, value in (("batch_size", batch_size), ("epochs", epochs)) if value is not None}
+    given = {"batch_size": batch_size, "epochs": epochs, "data": data}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     check_options(exporter, [*options, *["weights"] * (weights is not None)])
     checkpoint = None if weights is None else Path(weights)
     limits = _limits(min_images_per_s, max_latency_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
+from hilo_nas.cli.settings import help_of
 from hilo_nas.export import ExportOptions
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -17,20 +19,24 @@ HELP = """Write files for a trainer, a runtime or a tool, from a trial, an archi
 
 timm: a training config with the architecture, its provenance, and a launcher for timm's other scripts. onnx: one ONNX
 file, openvino: an OpenVINO file with its weights, torch-package: a file for torch.export.load; all three for
-deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
+deployment, verified against torch. onnx-int8 and openvino-int8: the same quantized to INT8, calibrated with the images
+of the study or of --data. optuna: a whole study as one SQLite file for optuna-dashboard."""
 EXAMPLES = """Examples:
 hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
 hilo-nas export out/arch.yaml --format onnx --weights best.pth.tar -o deploy/
+hilo-nas export my-gpu --trial 17 --format openvino-int8 -o deploy/
 hilo-nas export my-gpu --format optuna -o my-gpu.db"""
+
+_SIZED = re.compile(r"(?P<file>.+\.ya?ml)@(?P<img_size>[1-9][0-9]{0,5})")
 
 
 def run(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY|ARCH.yaml",
-            help="Name or folder of a study, or file of an architecture.",
+            metavar="STUDY|ARCH.yaml[@SIZE]",
+            help="Name or folder of a study, or file of an architecture with the side of its images in pixels.",
             autocompletion=complete_study,
         ),
     ],
@@ -60,7 +66,7 @@ def run(
         str,
         typer.Option(
             "--format",
-            help="One of: timm, onnx, openvino, torch-package, optuna.",
+            help="One of: timm, onnx, onnx-int8, openvino, openvino-int8, torch-package, optuna.",
             autocompletion=complete_export_format,
         ),
     ] = "timm",
@@ -68,11 +74,10 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="onnx, openvino, torch-package: checkpoint of timm's train.py, state dict or .safetensors file.",
+            help="Formats of runtimes: checkpoint of timm's train.py, state dict or .safetensors file.",
         ),
     ] = None,
     num_classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels, for ARCH.yaml.")] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -83,14 +88,16 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help=f"timm: epochs of the full training. Default: {ExportOptions.epochs}.")
     ] = None,
+    data: Annotated[str | None, typer.Option(metavar="SOURCE", help=help_of("data.source"))] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of an earlier export.")] = False,
 ) -> None:
     """Writes the files and prints their paths."""
     from hilo_nas import api
     from hilo_nas.cli.export_output import describe_source
 
+    sized = _SIZED.fullmatch(source)
     exported = api.export_files(
-        source,
+        sized["file"] if sized else source,
         output,
         format=format_,
         trial=trial,
@@ -99,9 +106,10 @@ def run(
         max_latency_ms=max_latency_ms,
         weights=weights,
         num_classes=num_classes,
-        img_size=img_size,
+        img_size=int(sized["img_size"]) if sized else None,
         batch_size=batch_size,
         epochs=epochs,
+        data=data,
         force=force,
     )
     echo(describe_source(exported.source))

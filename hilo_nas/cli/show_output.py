@@ -18,6 +18,7 @@ from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.measurement.fields import to_plain
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.report.study_view import NetworkView, Place, StudyView
 from hilo_nas.study.descriptions import describe_proxy
 from hilo_nas.study.stage_times import PartTimes, fault_of_parts, load_stage_times
@@ -101,6 +102,9 @@ def _describe_trial(own: NetworkView, view: StudyView) -> dict[str, str]:
         seeds = f", mean of {own.seeds} seeds" if own.seeds > 1 else ""
         seen = f", stopped after {own.images_seen:,} images" if own.place == Place.STOPPED else ""
         rows[metric.short] = f"{own.value_text(metric)}{' %' * metric.is_share}{seeds}{seen}"
+        if own.float_value is not None and own.drop_error is not None:
+            change = metric.difference_text(own.value - own.float_value, Z95 * own.drop_error)
+            rows["in float"] = f"{metric.text(own.float_value)}; quantized to INT8: {change}"
         rows["proxy"] = describe_proxy(manifest, whole=True)
     if (believed := view.front.believed.get(own.key)) is not None:
         text = metric.text(believed.value)

@@ -15,3 +15,5 @@ class ExportOptions:
     """Images per training step, summed over all devices. Learning rates are scaled to it."""
     epochs: int = 300
     """Number of epochs of the full training."""
+    data: str | None = None
+    """Source of the images that calibrate a quantized network. None uses those of the study."""

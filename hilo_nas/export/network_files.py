@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hilo_nas.errors import UsageError
+from hilo_nas.export.calibration_images import find_calibration_source, read_calibration_images
 from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import NetworkSource
@@ -25,7 +26,7 @@ __all__ = ["NetworkFileExporter"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkFileExporter:
-    """Writer of a network in float32, for one image size and, if torch can export it, any batch size.
+    """Writer of a network in float32 or INT8, for one image size and, if torch can export it, any batch size.
 
     The architecture, the provenance and the outputs of torch for two images are in the metadata of the file.
     """
@@ -35,19 +36,27 @@ class NetworkFileExporter:
     libraries: tuple[str, ...]
     """Optional libraries that the format needs."""
     module: str
-    """Module with the functions `write(model, path, shape=..., metadata=...)`, which returns True if the file accepts
-    any batch size, and `verify(path)`. It is imported on first use, because it imports torch."""
+    """Module with the functions `write(model, path, shape=..., metadata=..., calibration=...)`, which returns True if
+    the file accepts any batch size, and `verify(path)`. It is imported on first use, because it imports torch."""
     suggest: Callable[[Path, int], str]
     """Function that returns what the user may do next with the first file, for an image side in pixels."""
     source_type: type[Any] = NetworkSource
-    options: frozenset[str] = frozenset({"weights"})
+    is_int8: bool = False
+    """True if the network is quantized to INT8. The format then reads the option `data`."""
     can_replace: bool = True
 
+    @property
+    def options(self) -> frozenset[str]:
+        """Names of the options it reads."""
+        return frozenset({"weights", "data"} if self.is_int8 else {"weights"})
+
     def check(self, source: NetworkSource, options: ExportOptions) -> None:
-        """Raises a UsageError if a library is missing or the images are smaller than the network's stride."""
+        """Raises a UsageError if a library or the calibration images are missing, or images are below the stride."""
         from hilo_nas.models.convert.libraries import import_library
 
         faults = []
+        if self.is_int8 and find_calibration_source(source, options) is None:
+            faults.append(f"format {self.name} needs images for its calibration. Set --data to those of the training.")
         if source.preprocessing.img_size < source.arch.stride:
             side = source.preprocessing.img_size
             faults.append(f"img_size must be at least {source.arch.stride}, the network's stride, but got {side}")
@@ -63,8 +72,16 @@ class NetworkFileExporter:
         """Writes the files."""
         model, notes = _build_network(source)
         side = source.preprocessing.img_size
+        extra: dict[str, Any] = {}
+        if self.is_int8:
+            extra["calibration"], note = read_calibration_images(source, options)
+            notes.append(note)
         is_dynamic = importlib.import_module(self.module).write(
-            model, folder / self.files[0], shape=(3, side, side), metadata=_describe_network(source)
+            model,
+            folder / self.files[0],
+            shape=(3, side, side),
+            metadata={**_describe_network(source), "hilo_nas.precision": "int8" if self.is_int8 else "fp32"},
+            **extra,
         )
         takes = "any number of images" if is_dynamic else "one image, because torch cannot export a dynamic batch"
         return [*notes, f"its input `image` takes {takes}, 3 x {side} x {side} in float32; `output` is the logits"]

@@ -1,11 +1,13 @@
-"""Export to an ONNX file."""
+"""Export to an ONNX file, in float32 or quantized to INT8."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from hilo_nas.export.network_files import NetworkFileExporter
 from hilo_nas.text.commands import command
 
-__all__ = ["ONNX"]
+__all__ = ["ONNX", "ONNX_INT8"]
 
 ONNX = NetworkFileExporter(
     name="onnx",
@@ -17,3 +19,4 @@ ONNX = NetworkFileExporter(
         + command("measure", f"onnx:{path}", "--runtime", "onnxruntime", "--batch-size", "1", "--img-size", str(side))
     ),
 )
+ONNX_INT8 = dataclasses.replace(ONNX, name="onnx-int8", is_int8=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from hilo_nas.errors import UsageError
 from hilo_nas.export.exporter import Exporter
-from hilo_nas.export.onnx import ONNX
-from hilo_nas.export.openvino import OPENVINO
+from hilo_nas.export.onnx import ONNX, ONNX_INT8
+from hilo_nas.export.openvino import OPENVINO, OPENVINO_INT8
 from hilo_nas.export.optuna import OPTUNA
 from hilo_nas.export.timm import TIMM
 from hilo_nas.export.torch_package import TORCH_PACKAGE
@@ -40,5 +40,5 @@ def find_exporter(name: str) -> Exporter[Any]:
     return EXPORTERS[name]
 
 
-for _exporter in (TIMM, ONNX, OPENVINO, TORCH_PACKAGE, OPTUNA):
+for _exporter in (TIMM, ONNX, ONNX_INT8, OPENVINO, OPENVINO_INT8, TORCH_PACKAGE, OPTUNA):
     register_exporter(_exporter)

@@ -10,7 +10,7 @@ from hilo_nas.measurement.fields import Size
 
 __all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity", "kind_of_device"]
 
-PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16", "int8")
 RUNTIMES = ("torch", "onnxruntime", "openvino")
 ENVIRONMENTS = ("tuned", "default")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
@@ -29,7 +29,8 @@ class Condition:
     img_size: Size = 224
     """Side of the square input in pixels."""
     precision: str = "fp32"
-    """One of `PRECISIONS`. The `amp-` precisions use autocast with float32 weights. The others convert the weights."""
+    """One of `PRECISIONS`. The `amp-` precisions use autocast with float32 weights. `int8` is static
+    quantization of linear layers, convolutions and products in a runtime. The others convert the weights."""
     channels_last: bool = False
     compile: bool = False
     """True if the network is compiled with `torch.compile` before it is timed."""
@@ -59,9 +60,11 @@ class Condition:
                 faults.append(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
         if self.cuda_graph and self.device != "cuda":
             faults.append(f"cuda_graph needs a cuda device, but got {self.device!r}")
+        if self.runtime == "torch" and self.precision == "int8":
+            faults.append("precision int8 needs the runtime openvino or onnxruntime, but got torch")
         if self.runtime != "torch":
             if self.precision.startswith("amp-"):
-                faults.append(f"runtime {self.runtime} has no autocast: precision must be fp32, bf16 or fp16")
+                faults.append(f"runtime {self.runtime} has no autocast: precision must be fp32, bf16, fp16 or int8")
             for name in TORCH_ONLY:
                 if getattr(self, name):
                     faults.append(f"{name} must be false with runtime {self.runtime}, because only torch supports it")

@@ -12,6 +12,7 @@ from typing import Any
 
 from hilo_nas.errors import UsageError
 from hilo_nas.hashes import short_hash
+from hilo_nas.measurement.condition import RUNTIMES
 from hilo_nas.measurement.fields import Count, Finite, NonNegative, Share, Size, read_value
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, metric_named, proxy_named
@@ -53,6 +54,8 @@ class ProxyPlan:
     folder."""
     source_hash: str | None = None
     """SHA-256 of the file that defines the custom function. None for other proxies."""
+    int8_runtime: str | None = None
+    """Runtime in which trained networks are quantized to INT8 before they are scored. None scores them in float."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -78,6 +81,10 @@ class ProxyPlan:
                 f"source_hash must be set if and only if the proxy is module:function, but got {self.source_hash!r} "
                 f"for the proxy {self.proxy!r}"
             )
+        if self.int8_runtime is not None and self.int8_runtime not in RUNTIMES[1:]:
+            faults.append(f"int8_runtime must be {' or '.join(RUNTIMES[1:])}, but got {self.int8_runtime!r}")
+        if self.int8_runtime is not None and "proxy.precision" not in proxy.options:
+            faults.append(f"int8_runtime needs a proxy that trains, but the proxy is {self.proxy}")
         if not 0.0 < self.val_fraction < 1.0:
             faults.append(f"val_fraction must be between 0 and 1, but got {self.val_fraction}")
         if self.group_by is not None:
@@ -126,7 +133,10 @@ class ProxyPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as plain data, from which `from_dict` builds an equal plan."""
-        return {**dataclasses.asdict(self), "rungs": list(self.rungs)}
+        fields = {**dataclasses.asdict(self), "rungs": list(self.rungs)}
+        if self.int8_runtime is None:
+            del fields["int8_runtime"]  # earlier versions do not know this field
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyPlan:
@@ -141,7 +151,14 @@ class ProxyPlan:
         """Returns a copy of the plan for another proxy, one without a budget, to score networks on the same images."""
         proxy = proxy_named(name)
         return dataclasses.replace(
-            self, proxy=name, recipe=proxy.version, images=1, rungs=(), precision="fp32", source_hash=None
+            self,
+            proxy=name,
+            recipe=proxy.version,
+            images=1,
+            rungs=(),
+            precision="fp32",
+            source_hash=None,
+            int8_runtime=None,
         )
 
     def baseline_hash(self, data_hash: str) -> str:
@@ -207,6 +224,21 @@ class ProxyScore:
     (`likelihood`). None if it is unknown, and for other proxies."""
     seeds: Size = 1
     """Number of trainings whose values are averaged in `value` (see `mean_score`). It is 1 in records."""
+    float_value: Finite | None = None
+    """Value of the same network before it was quantized to INT8. None for a network that is scored in float."""
+    drop_error: NonNegative | None = None
+    """Standard error of `float_value - value`, from the images on which the two differ. None like `float_value`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the score as plain data. Fields about INT8 are left out if they are None.
+
+        Earlier versions do not know these fields.
+        """
+        fields = dataclasses.asdict(self)
+        for name in ("float_value", "drop_error"):
+            if fields[name] is None:
+                del fields[name]
+        return fields
 
     @property
     def interval_error(self) -> float:
@@ -241,7 +273,7 @@ class ProxyScore:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyScore:
-        """Returns a score from the data of `to_plain`.
+        """Returns a score from the data of `to_dict`.
 
         Raises:
             RecordError: A field is wrong. The message lists all faults.
@@ -271,6 +303,8 @@ def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None)
     image_error = math.sqrt(statistics.fmean(score.standard_error**2 for score in scores))
     seed_error = seed_noise / math.sqrt(len(values))
     losses = [score.loss for score in scores if score.loss is not None]
+    floats = [score.float_value for score in scores if score.float_value is not None]
+    drop_errors = [score.drop_error for score in scores if score.drop_error is not None]
     return dataclasses.replace(
         scores[0],
         value=statistics.fmean(values),
@@ -278,4 +312,7 @@ def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None)
         loss=statistics.fmean(losses) if losses else None,
         seconds=sum(score.seconds for score in scores),
         seeds=len(scores),
+        float_value=statistics.fmean(floats) if floats else None,
+        # All seeds are scored on the same images, so more seeds do not reduce this error.
+        drop_error=math.sqrt(statistics.fmean(error**2 for error in drop_errors)) if drop_errors else None,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hilo_nas.proxy.batches import ImageSet
 from hilo_nas.proxy.micro_batches import MicroBatch
 
-__all__ = ["HeldOutResult", "chance_of", "predict", "score_balanced", "score_likelihood", "score_top1"]
+__all__ = ["HeldOutResult", "chance_of", "drop_error", "predict", "score_balanced", "score_likelihood", "score_top1"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,18 @@ class HeldOutResult:
     """True classes, (N; int64)."""
     predictions: np.ndarray
     """Classes with the highest logit, (N; int64)."""
-    loss: float
-    """Mean cross-entropy without label smoothing. It is not finite after a diverged training."""
-    loss_se: float
-    """Standard error of the loss, from the spread between images."""
+    losses: np.ndarray
+    """Cross-entropies without label smoothing, (N; float64). They are not finite after a diverged training."""
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return float(self.losses.mean())
+
+    @property
+    def loss_se(self) -> float:
+        """Standard error of the loss, from the spread between images."""
+        return float(self.losses.std()) / math.sqrt(len(self.losses))
 
 
 def predict(
@@ -64,13 +72,11 @@ def predict(
             labels, predictions, losses = micro_batch.run(infer_all, what="scoring", effect="The score is the same.")
     finally:
         model.train(mode)
-    # Computed on the CPU because some devices do not support double precision.
-    losses = losses.cpu().double()
+    # Converted on the CPU because some devices do not support double precision.
     return HeldOutResult(
         labels=labels.cpu().numpy(),
         predictions=predictions.cpu().numpy(),
-        loss=float(losses.mean()),
-        loss_se=float(losses.std(correction=0)) / math.sqrt(len(losses)),
+        losses=losses.cpu().double().numpy(),
     )
 
 
@@ -114,3 +120,30 @@ def score_likelihood(result: HeldOutResult) -> tuple[float, float]:
     """
     likelihood = math.exp(-result.loss)
     return likelihood, likelihood * result.loss_se
+
+
+def drop_error(metric: str, before: HeldOutResult, after: HeldOutResult) -> float:
+    """Returns the standard error of the difference of two values on the same images.
+
+    Each image contributes its difference, so images with the same result in both do not add to the error.
+
+    Args:
+        metric: `top1`, `balanced` or `likelihood`.
+        before: Result of a network.
+        after: Result of the changed network.
+    """
+    differences = _contributions(metric, before) - _contributions(metric, after)
+    return float(differences.std()) / math.sqrt(len(differences))
+
+
+def _contributions(metric: str, result: HeldOutResult) -> np.ndarray:
+    """Returns a number per image, (N; float64). The value of the metric is their mean, to first order."""
+    found: np.ndarray
+    if metric == "likelihood":
+        found = -math.exp(-result.loss) * result.losses
+        return found
+    found = np.equal(result.labels, result.predictions).astype(float)
+    if metric == "balanced":
+        counts = np.bincount(result.labels)
+        found = found * len(found) / (np.count_nonzero(counts) * counts[result.labels])
+    return found

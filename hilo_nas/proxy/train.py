@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -22,6 +23,8 @@ from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
 from hilo_nas.proxy.graph import Capture, Pass, find_capture
+from hilo_nas.proxy.int8 import BATCH_SIZE as INT8_BATCH_SIZE
+from hilo_nas.proxy.int8 import CALIBRATION_IMAGES, build_int8_inference
 from hilo_nas.proxy.micro_batches import MicroBatch, free_cached_memory
 from hilo_nas.proxy.recipe import (
     BATCHNORM_IMAGES,
@@ -34,7 +37,15 @@ from hilo_nas.proxy.recipe import (
     collect_statistics,
     warmup_share,
 )
-from hilo_nas.proxy.score import HeldOutResult, chance_of, predict, score_balanced, score_likelihood, score_top1
+from hilo_nas.proxy.score import (
+    HeldOutResult,
+    chance_of,
+    drop_error,
+    predict,
+    score_balanced,
+    score_likelihood,
+    score_top1,
+)
 from hilo_nas.proxy.work import Result, ScoreJob, Work
 
 __all__ = ["Training", "TrainingWork"]
@@ -71,10 +82,27 @@ class TrainingWork(Work):
             training.load_state(load_checkpoint(job.checkpoint, name, job.until, emit))
         for _ in training.steps(job.until):
             pass
-        found = [training.evaluate(precision) for precision in (plan.precision, *job.score_under)]
+        found = [self._score(training, plan.int8_runtime, is_baseline=not is_litv2)]
+        found += [
+            self._build_result(training.evaluate(precision), training, is_baseline=not is_litv2)
+            for precision in job.score_under
+        ]
         if job.checkpoint is not None:
             set_aside(job.checkpoint, name, training.state(), emit)
-        return tuple(self._build_result(result, training, is_baseline=not is_litv2) for result in found)
+        return tuple(found)
+
+    def _score(self, training: Training, int8_runtime: str | None, *, is_baseline: bool) -> Result:
+        """Returns the result under the plan: in float, or quantized to INT8 and compared with float."""
+        in_float = training.evaluate()
+        result = self._build_result(in_float, training, is_baseline=is_baseline)
+        if int8_runtime is None:
+            return result
+        in_int8 = training.evaluate(int8_runtime=int8_runtime)
+        return dataclasses.replace(
+            self._build_result(in_int8, training, is_baseline=is_baseline),
+            float_value=result.value,
+            drop_error=drop_error(training.plan.metric, in_float, in_int8),
+        )
 
     def _build_result(self, result: HeldOutResult, training: Training, *, is_baseline: bool) -> Result:
         value, standard_error = _METRICS[training.plan.metric](result)
@@ -129,7 +157,7 @@ class Training:
         self._sampler = Sampler(places, self._generator)
         # A separate generator always chooses the same images, so a resumed training gives the same result.
         order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
-        self._batchnorm_places = torch.from_numpy(places)[order[:BATCHNORM_IMAGES]]
+        self._sample_places = torch.from_numpy(places)[order[:BATCHNORM_IMAGES]]
         self._augmenter = Augmenter(
             *image_statistics(self._images, places), hflip=plan.hflip, generator=self._generator
         )
@@ -174,7 +202,7 @@ class Training:
             self._report_progress(until, is_due=self.images_seen >= until)
             yield self.images_seen
 
-    def evaluate(self, precision: str | None = None) -> HeldOutResult:
+    def evaluate(self, precision: str | None = None, *, int8_runtime: str | None = None) -> HeldOutResult:
         """Returns the predictions of the averaged weights for the held-out images. The training is not changed.
 
         Networks other than LITv2 are scored with batch norm statistics from training images (see `proxy/recipe.py`).
@@ -184,9 +212,11 @@ class Training:
 
         Args:
             precision: A value of `ProxyPlan.precision`. Defaults to that of the plan.
+            int8_runtime: Runtime that quantizes the network to INT8 and runs it on the CPU. Leaves `precision` unused.
 
         Raises:
             OutOfMemoryError: Memory ran out with one image at a time.
+            ConversionError: The network cannot be quantized.
             HiloNasError: The loss is not finite.
         """
         cast = autocast(self.device, precision or self.plan.precision)
@@ -203,9 +233,18 @@ class Training:
         with _restoring_buffers(model, always=True) if batchnorms else contextlib.nullcontext():
             if batchnorms:
                 self._update_batchnorms(batchnorms, infer, micro_batch)
-            result = predict(model, infer, self._val_images, self._val_places, micro_batch)
+            run: Callable[[Tensor], Tensor] = infer
+            if int8_runtime is not None:
+                run, micro_batch = self._quantize(int8_runtime), MicroBatch(INT8_BATCH_SIZE, self._emit)
+            result = predict(model, run, self._val_images, self._val_places, micro_batch)
         self._check_finite(result.loss)
         return result
+
+    def _quantize(self, runtime: str) -> Callable[[Tensor], Tensor]:
+        """Returns a function from stored images to the logits of the averaged weights in INT8."""
+        stored, _ = self._images.take(self._sample_places[:CALIBRATION_IMAGES])
+        run = build_int8_inference(self._average.module, self._augmenter.plain(stored), runtime)
+        return lambda images: run(self._augmenter.plain(images))
 
     def _update_batchnorms(
         self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], micro_batch: MicroBatch
@@ -214,9 +253,9 @@ class Training:
 
         def infer_all(size: int) -> None:
             with collect_statistics(self._average.module, batchnorms):
-                for chunk in torch.split(self._batchnorm_places, size):
+                for chunk in torch.split(self._sample_places, size):
                     # A smaller last chunk is skipped because it would have the same weight as a full one.
-                    if len(chunk) == size or len(self._batchnorm_places) < size:
+                    if len(chunk) == size or len(self._sample_places) < size:
                         infer(self._images.take(chunk)[0])
 
         effect = "The statistics are averaged over smaller batches."

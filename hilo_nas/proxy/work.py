@@ -100,6 +100,10 @@ class Result:
     images_seen: int | None = None
     """Number of training images seen. If None, the score counts as taken at the plan's full budget."""
     micro_batch_size: int = 1
+    float_value: float | None = None
+    """Value of the same network before it was quantized. None if it was scored in float."""
+    drop_error: float | None = None
+    """Standard error of `float_value - value`. None like `float_value`."""
     is_baseline: bool = False
     """True if the value was computed by the rule for networks other than LITv2 (`Proxy.baseline_version`)."""
 

@@ -109,4 +109,6 @@ def _build_score(result: Result, job: ScoreJob, seconds: float) -> ProxyScore:
         device=job.device,
         versions={**versions(), "torch": torch.__version__},  # includes the CUDA version of the build
         scored_at=utc_now(),
+        float_value=result.float_value,
+        drop_error=result.drop_error,
     )

@@ -67,6 +67,8 @@ COLUMNS = (
 * Per-stage knobs are text: four values joined by hyphens (`96-192-384-768`). The trial numbers in `tied_with`
   (`Front.ties`) have the same format.
 * A baseline has no knobs. Its `key` is its name, `timm:NAME`.
+* Scores in INT8 add two columns: `float_value`, the value before quantization, and `drop_error`, the standard error of
+  the difference.
 * Each condition other than the objective adds three columns, `NAME@LABEL`.
 """
 _MEASURED = (
@@ -74,6 +76,8 @@ _MEASURED = (
     *("memory_mib", "steady", "form"),
 )
 _SCORED = ("value", "standard_error", "metric", "loss", "images_seen", "seeds")
+_QUANTIZED = ("float_value", "drop_error")
+"""Columns of scores in INT8."""
 _FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")
 """Columns for each further condition (`timing.also`). Only the objective, the first condition, has all columns."""
 _PAUSE_S = 5.0
@@ -182,10 +186,13 @@ def _complete(front: Front, rows: Iterable[_Row], *, with_probabilities: bool = 
 def _header(records: Iterable[TrialRecord]) -> list[str]:
     """Returns the names of all columns. Conditions other than the objective follow in the order of measurement."""
     labels: dict[str, None] = {}
+    quantized: tuple[str, ...] = ()
     for record in records:
+        if record.score is not None and record.score.float_value is not None:
+            quantized = _QUANTIZED
         if len(record.measurements) > 1:
             labels |= dict.fromkeys(list(record.measurements_by_condition())[1:])
-    return [*COLUMNS, *(f"{name}@{label}" for label in labels for name in _FURTHER)]
+    return [*COLUMNS, *quantized, *(f"{name}@{label}" for label in labels for name in _FURTHER)]
 
 
 def _render(rows: Iterable[_Row], header: Sequence[str]) -> str:
@@ -220,7 +227,9 @@ def row_of(record: TrialRecord) -> dict[str, Any]:
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
-        row |= {name: getattr(record.score, name) for name in _SCORED} | {"has_trained": record.has_trained}
+        row |= {name: getattr(record.score, name) for name in (*_SCORED, *_QUANTIZED)} | {
+            "has_trained": record.has_trained
+        }
     return row
 
 

@@ -38,7 +38,7 @@ def describe_proxy(manifest: Manifest, *, whole: bool = False) -> str:
         img_size=plan.img_size,
         batch_size=plan.batch_size,
         metric=plan.metric,
-        scored_on=_scored_on(manifest.data),
+        scored_on=_scored_on(manifest.data) + (f", in INT8 by {plan.int8_runtime}" if plan.int8_runtime else ""),
     )
 
 

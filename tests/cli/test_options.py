@@ -29,7 +29,7 @@ OTHER_MEANINGS = {
     "--study": {"remeasure"},  # the study to be made
     "--device": {"remeasure"},  # another one than the study's
     "--batch-size": {"export"},  # of a training
-    "--img-size": {"export", "show", "data show", "data check"},  # of an architecture; of the images shown
+    "--img-size": {"show", "data show", "data check"},  # of the images shown
     "--output": {"export", "plan", "report", "data show"},  # which says what is written
     "-o": {"export", "plan", "report", "data show"},
     "--force": {"export", "report", "data show", "data write"},  # which says what is replaced
@@ -176,7 +176,7 @@ def complete(tmp_path):
         ("hilo-nas space show litv2_c", ["litv2_cifar"]),
         ("hilo-nas search --set timing.comp", ["timing.compile="]),
         ("hilo-nas search --set proxy.conf", ["proxy.confirm="]),
-        ("hilo-nas export --format o", ["onnx", "openvino", "optuna"]),
+        ("hilo-nas export --format o", ["onnx", "onnx-int8", "openvino", "openvino-int8", "optuna"]),
         ("hilo-nas status --format c", ["csv"]),
     ],
 )

@@ -91,7 +91,7 @@ def test_all_faults_of_all_further_conditions_are_told_at_once():
         "max_latency_ms cannot be '-3'",
         "compile cannot be 'perhaps'",
         "batch_size must be at least 1, but got 0",
-        "precision must be one of fp32, bf16, fp16, amp-bf16, amp-fp16, but got 'fp8'",
+        "precision must be one of fp32, bf16, fp16, amp-bf16, amp-fp16, int8, but got 'fp8'",
     ]
     assert said[6].endswith("but got ''")
 

@@ -21,7 +21,7 @@ from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.graph import GradientGraph, Pass, find_capture
 from hilo_nas.proxy.micro_batches import MicroBatch
-from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
+from hilo_nas.proxy.score import HeldOutResult, drop_error, predict, score_balanced, score_likelihood, score_top1
 from hilo_nas.proxy.train import Training
 from hilo_nas.proxy.worker_calls import score_network
 
@@ -92,6 +92,24 @@ def test_a_neighbour_from_timm_is_trained_likewise(digits16):
 
 def test_reduced_precision_trains_too(digits16):
     assert math.isfinite(score(digits16, plan(images=64, precision="amp-bf16"))["loss"])
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_quantized_score_has_the_float_value_of_the_same_training(digits16, runtime):
+    for library in {"openvino": ("openvino", "nncf"), "onnxruntime": ("onnxruntime", "onnxscript")}[runtime]:
+        pytest.importorskip(library)
+    in_float = score(digits16, plan(images=1024))
+    in_int8 = score(digits16, plan(images=1024, int8_runtime=runtime))
+    assert in_int8["float_value"] == in_float["value"]
+    assert abs(in_int8["value"] - in_float["value"]) < 0.1
+    assert in_int8["loss"] != in_float["loss"]
+    assert 0 < in_int8["drop_error"] < in_int8["standard_error"]
+    assert in_int8["plan_hash"] != in_float["plan_hash"]
+
+
+def test_only_a_training_is_scored_in_int8():
+    with pytest.raises(UsageError, match="int8_runtime needs a proxy that trains, but the proxy is params"):
+        plan(proxy="params", images=1, recipe="formula-1", int8_runtime="openvino")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -440,7 +458,7 @@ def test_the_balanced_score_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     labels = rng.choice(6, size=60, p=[0.5, 0.2, 0.1, 0.1, 0.1, 0.0])
     predictions = np.where(rng.random(60) < 0.6, labels, rng.integers(0, 5, 60))
-    result = HeldOutResult(labels=labels, predictions=predictions, loss=1.0, loss_se=0.1)
+    result = HeldOutResult(labels=labels, predictions=predictions, losses=np.ones(len(labels)))
     assert score_balanced(result)[0] == pytest.approx(balanced_accuracy_score(labels, predictions))
 
 
@@ -452,7 +470,7 @@ def test_the_standard_error_is_what_repeated_draws_show(score_of):
     draws = [
         score_of(
             HeldOutResult(
-                labels=labels, predictions=np.where(rng.random(200) < found, labels, 2), loss=1.0, loss_se=0.1
+                labels=labels, predictions=np.where(rng.random(200) < found, labels, 2), losses=np.ones(len(labels))
             )
         )
         for _ in range(2000)
@@ -460,6 +478,30 @@ def test_the_standard_error_is_what_repeated_draws_show(score_of):
     scores, errors = np.array(draws).T
     # The binomial error of the pooled share counts the classes' difference in; it lies a little above the true spread.
     assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.12)
+
+
+@pytest.mark.parametrize("metric", ["top1", "balanced", "likelihood"])
+def test_the_error_of_a_drop_is_what_repeated_draws_of_images_show(metric):
+    rng = np.random.default_rng(0)
+    score_of = {"top1": score_top1, "balanced": score_balanced, "likelihood": score_likelihood}[metric]
+    labels = np.repeat([0, 1, 2], [300, 200, 100])
+    draws = []
+    for _ in range(1000):
+        before = np.where(rng.random(600) < 0.7, labels, (labels + 1) % 3)
+        after = np.where(rng.random(600) < 0.1, (labels + 2) % 3, before)  # one in ten images changes
+        losses = rng.exponential(1.0, 600)
+        pair = (
+            HeldOutResult(labels=labels, predictions=before, losses=losses),
+            HeldOutResult(labels=labels, predictions=after, losses=losses + rng.exponential(0.1, 600)),
+        )
+        draws.append((score_of(pair[0])[0] - score_of(pair[1])[0], drop_error(metric, *pair)))
+    drops, errors = np.array(draws).T
+    assert np.mean(errors) == pytest.approx(np.std(drops), rel=0.12)
+
+
+def test_equal_results_have_no_error_of_their_difference():
+    same = HeldOutResult(labels=np.array([0, 1]), predictions=np.array([0, 0]), losses=np.array([0.1, 2.0]))
+    assert drop_error("top1", same, same) == 0
 
 
 class Stored:

@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import OPSET, capture, copy_of, has_deform, to_onnx, to_openvino
 from hilo_nas.models.convert.libraries import import_library, refusals
+from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
 from hilo_nas.models.convert.runtime_form import FORM_NAME, LITv2Form, build_form
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
 from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["BOUNDS", "allowed_share", "convert", "expected_output", "load_onnx", "output_share"]
 
-BOUNDS = {"fp32": (1e-4, 1e-2), "fp16": (1e-2, 0.3), "bf16": (0.1, 0.3)}
+BOUNDS = {"fp32": (1e-4, 1e-2), "fp16": (1e-2, 0.3), "bf16": (0.1, 0.3), "int8": (0.5, 0.5)}
 """Tolerance per precision: (default, maximum) error relative to the largest float32 output of torch.
 
 Random weights can amplify rounding errors by a factor of 1,000. If the error exceeds the default, the tolerance becomes
 ten times the error of torch itself in the precision, up to the maximum. For fp32, the error of torch is the difference
-between float32 and float64."""
+between float32 and float64. torch does not compute in int8, so its default is also its maximum: the check finds a wrong
+conversion, and the score of a trained network shows what quantization costs."""
 _MARGIN = 10
 """Factor on the error of torch itself."""
 
@@ -37,6 +39,7 @@ def convert(
     device: str = "cpu",
     threads: int | None = None,
     precision: str = "fp32",
+    calibration: Tensor | None = None,
 ) -> Converted:
     """Returns a network loaded in a runtime, after a comparison of its output with torch.
 
@@ -48,7 +51,9 @@ def convert(
         runtime: One of `RUNTIMES`.
         device: "cpu", "cuda" or "cuda:N".
         threads: Number of threads of the runtime. Defaults to the number of torch threads.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16, fp16 or int8.
+        calibration: Images for the quantization to int8, shape (N, C, H, W), preprocessed like those of the network's
+            use. Defaults to the first images of the batch, which suffice for a timing.
 
     Raises:
         UsageError: The runtime is unknown or not installed, or it does not support the precision.
@@ -61,15 +66,24 @@ def convert(
     image = example.detach().to(device="cpu", dtype=torch.float32)
     compared = [0, len(image) - 1]
     expected = expected_output(model, image[compared])
-    dtype = DTYPES[precision] if runtime == "onnxruntime" else torch.float32
+    dtype = DTYPES.get(precision, torch.float32) if runtime == "onnxruntime" else torch.float32
     network = build_form(copy_of(model, dtype), runtime, precision)
     program = capture(network, image)
     if runtime == "openvino":
-        opened = open_openvino(to_openvino(program), image, name=name, threads=threads, precision=precision)
+        converted = to_openvino(program)
+        if precision == "int8":
+            converted.reshape(list(image.shape))
+            converted = quantize_openvino(
+                converted, image if calibration is None else calibration, corrects_bias=calibration is not None
+            )
+        opened = open_openvino(converted, image, name=name, threads=threads, precision=precision)
         form, merging = opened.form, "DeformableConvolution"
     else:
+        proto = to_onnx(program).model_proto
+        if precision == "int8":
+            proto = quantize_onnx(proto, image if calibration is None else calibration)
         with refusals(f"{name} must fit into one ONNX file", "Use torch itself as the runtime."):
-            content = to_onnx(program).model_proto.SerializeToString()
+            content = proto.SerializeToString()
         opened = open_onnxruntime(content, image.to(dtype), name=name, device=device, threads=threads, axes={})
         form, merging = f"{opened.form} opset{OPSET} {precision}", "GridSample"
     if isinstance(network, LITv2Form):
@@ -123,6 +137,8 @@ def allowed_share(model: nn.Module, image: Tensor, expected: Tensor, precision: 
     Depends on `BOUNDS` and on the error of torch itself in the precision.
     """
     bound, most = BOUNDS[precision]
+    if bound == most:
+        return bound
     dtype = torch.float64 if precision == "fp32" else DTYPES[precision]
     with torch.inference_mode(), refusals(f"torch must be able to run the network in {dtype}", "Use fp32."):
         torch_error = output_share(copy_of(model, dtype)(image.to(dtype)), expected)

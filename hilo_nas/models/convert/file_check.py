@@ -24,6 +24,10 @@ __all__ = ["CHECK", "FileCheck", "capture_for_file"]
 CHECK = "hilo_nas.check"
 """Key of the check in the metadata of a file."""
 _SEED = 0
+_MARGIN, _MIN_SHARE = 3, 0.02
+"""Tolerance of a quantized file on another machine: a multiple of its difference on this one, and its minimum.
+
+Processors with and without VNNI round differently."""
 
 Images = NDArray[np.float32]
 
@@ -89,6 +93,17 @@ class FileCheck:
         Raises:
             ConversionError: The outputs differ, or the runtime cannot run the file.
         """
+        share = self.read_share(run, name, runtime)
+        return (
+            f"verified: {runtime} differs from torch by at most {share:.1e} of the largest output, for batches of "
+            + ("1, 2 and 3 images" if self.is_dynamic else "1 image")
+        )
+
+    def read_share(self, run: Callable[[Images], Tensor], name: str, runtime: str) -> float:
+        """Returns the largest difference of a file's outputs from those of torch, relative to the largest output.
+
+        See `compare` for the arguments and errors.
+        """
         images, expected = draw_images(self.shape, self.seed), torch.tensor(self.output)
         # A batch size above that of the capture shows that the batch axis is dynamic.
         batches = ([0], [0, 1], [1, 0, 1]) if self.is_dynamic else ([0], [1])
@@ -109,14 +124,19 @@ class FileCheck:
                     "it, or torch itself."
                 )
             worst = max(worst, share)
-        return (
-            f"verified: {runtime} differs from torch by at most {worst:.1e} of the largest output, for batches of "
-            + ("1, 2 and 3 images" if self.is_dynamic else "1 image")
-        )
+        return worst
+
+    def tightened(self, run: Callable[[Images], Tensor], name: str, runtime: str) -> FileCheck:
+        """Returns the check of a quantized file, whose tolerance follows from its difference on this machine.
+
+        See `compare` for the arguments and errors.
+        """
+        share = self.read_share(run, name, runtime)
+        return dataclasses.replace(self, allowed_share=min(max(_MARGIN * share, _MIN_SHARE), self.allowed_share))
 
 
 def capture_for_file(
-    model: nn.Module, shape: tuple[int, int, int], runtime: str | None = None
+    model: nn.Module, shape: tuple[int, int, int], runtime: str | None = None, *, precision: str = "fp32"
 ) -> tuple[ExportedProgram, FileCheck]:
     """Returns the graph of a network, for any batch size if torch can capture that, and the check of its file.
 
@@ -124,6 +144,7 @@ def capture_for_file(
         model: Network to export; not changed.
         shape: Shape of an image, (C, H, W).
         runtime: Runtime whose form of a LITv2 is captured (`runtime_form`). None captures the training form.
+        precision: fp32 or int8. The graph itself is in float32.
 
     Raises:
         UsageError: The version of torch is too old.
@@ -131,7 +152,7 @@ def capture_for_file(
     """
     example = torch.from_numpy(draw_images(shape))
     expected = expected_output(model, example)
-    form = copy_of(model) if runtime is None else build_form(copy_of(model), runtime, dynamic_batch=True)
+    form = copy_of(model) if runtime is None else build_form(copy_of(model), runtime, precision, dynamic_batch=True)
     try:
         program, is_dynamic = capture(form, example, dynamic_batch=True), True
     except ConversionError:  # torch can capture some operators only for a fixed batch size
@@ -140,7 +161,7 @@ def capture_for_file(
         shape=shape,
         is_dynamic=is_dynamic,
         output=tuple(map(tuple, expected.tolist())),
-        allowed_share=allowed_share(model, example, expected),
+        allowed_share=allowed_share(model, example, expected, precision),
     )
     return program, check
 

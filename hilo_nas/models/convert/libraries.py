@@ -13,7 +13,7 @@ from hilo_nas.errors import ConversionError, HiloNasError, OutOfMemoryError, Usa
 
 __all__ = ["EXTRAS", "import_library", "refusals"]
 
-EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino"}
+EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino", "nncf": "int8"}
 """Extra of this package that installs each library."""
 
 _NO_REASON = re.compile(r"Exception from |Check '|FrontEnd API failed|Model wasn't fully converted|Summary:")

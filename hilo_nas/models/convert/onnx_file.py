@@ -7,23 +7,32 @@ versions can differ. Height and width are fixed, because the sampling positions 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.capture import to_onnx
-from hilo_nas.models.convert.file_check import CHECK, FileCheck, capture_for_file
+from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, capture_for_file
 from hilo_nas.models.convert.libraries import import_library, refusals
+from hilo_nas.models.convert.quantization import quantize_onnx
 from hilo_nas.study.records import write_atomically
 
 __all__ = ["verify", "write"]
 
 
-def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> bool:
-    """Writes a network to one ONNX file in float32, after a comparison of ONNX Runtime with torch on random images.
+def write(
+    model: nn.Module,
+    path: Path,
+    *,
+    shape: tuple[int, int, int],
+    metadata: Mapping[str, str],
+    calibration: Tensor | None = None,
+) -> bool:
+    """Writes a network to one ONNX file in float32 or INT8, after a comparison of ONNX Runtime with torch.
 
     The input is named `image`, the output `output`. The metadata contains the outputs of torch for `verify`.
 
@@ -32,6 +41,8 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         path: File to write, in an existing folder.
         shape: Shape of an image, (C, H, W).
         metadata: Additional metadata for the file.
+        calibration: Images from which the ranges of activations in INT8 are read, shape (N, C, H, W), preprocessed
+            like those of the network's use. None writes float32.
 
     Returns:
         True if the file accepts any batch size; False if it accepts only one image.
@@ -41,14 +52,24 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         ConversionError: The network cannot be converted, or the outputs differ from torch.
         StorageError: The file cannot be written.
     """
-    program, check = capture_for_file(model, shape, "onnxruntime")
+    precision = "fp32" if calibration is None else "int8"
+    program, check = capture_for_file(model, shape, "onnxruntime", precision=precision)
     proto = to_onnx(program).model_proto
+    if calibration is not None:
+        proto = quantize_onnx(proto, calibration)
+        session, version = _open(_serialize(proto), "the network")
+        check = check.tightened(_runner(session), "the network", version)
     import_library("onnx", "writing ONNX").helper.set_model_props(proto, {**metadata, CHECK: check.to_text()})
-    with refusals("a network must fit into one ONNX file", "Use torch itself as the runtime."):
-        content: bytes = proto.SerializeToString()
+    content = _serialize(proto)
     _verify(content, "the network")
     write_atomically(path, content)
     return check.is_dynamic
+
+
+def _serialize(proto: Any) -> bytes:
+    with refusals("a network must fit into one ONNX file", "Use torch itself as the runtime."):
+        content: bytes = proto.SerializeToString()
+    return content
 
 
 def verify(path: Path) -> str:
@@ -67,15 +88,21 @@ def verify(path: Path) -> str:
 
 
 def _verify(source: bytes | Path, name: str) -> str:
+    session, version = _open(source, name)
+    found = session.get_modelmeta().custom_metadata_map.get(CHECK)
+    return FileCheck.from_text(found, name).compare(_runner(session), name, version)
+
+
+def _open(source: bytes | Path, name: str) -> tuple[Any, str]:
+    """Returns the session of a network, and the name and version of the runtime."""
     runtime = import_library("onnxruntime", "checking an ONNX file")
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, so do not log them too
     with refusals(f"onnxruntime must be able to run {name}", "Export it again."):
         content = source if isinstance(source, bytes) else str(source)
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        found = session.get_modelmeta().custom_metadata_map.get(CHECK)
-    return FileCheck.from_text(found, name).compare(
-        lambda images: torch.from_numpy(session.run(None, {"image": images})[0]),
-        name,
-        f"onnxruntime {runtime.__version__}",
-    )
+    return session, f"onnxruntime {runtime.__version__}"
+
+
+def _runner(session: Any) -> Callable[[Images], Tensor]:
+    return lambda images: torch.from_numpy(session.run(None, {"image": images})[0])

@@ -18,22 +18,34 @@ from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.capture import to_openvino
 from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, capture_for_file
 from hilo_nas.models.convert.libraries import import_library, refusals
+from hilo_nas.models.convert.quantization import quantize_openvino
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_openvino
 
 __all__ = ["load", "verify", "write"]
 
 _GROUP = "hilo_nas"
 """Section of the file's run-time information (`rt_info`) that holds the metadata."""
+_CHECKED = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Settings for the check. Operators that are not quantized run in float32."""
 
 
-def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> bool:
-    """Writes a network to an OpenVINO file (.xml) and a file of float32 weights (.bin) in the same folder.
+def write(
+    model: nn.Module,
+    path: Path,
+    *,
+    shape: tuple[int, int, int],
+    metadata: Mapping[str, str],
+    calibration: Tensor | None = None,
+) -> bool:
+    """Writes a network to an OpenVINO file (.xml) and a file of float32 or INT8 weights (.bin) in the same folder.
 
     Args:
         model: Network to export; not changed.
         path: .xml file to write, in an existing folder.
         shape: Shape of an image, (C, H, W).
         metadata: Additional metadata for the file. A key starts with `hilo_nas.`.
+        calibration: Images from which the ranges of activations in INT8 are read, shape (N, C, H, W), preprocessed
+            like those of the network's use. None writes float32.
 
     Returns:
         True if the file accepts any batch size; False if it accepts only one image.
@@ -43,10 +55,15 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         ConversionError: The network cannot be converted.
     """
     openvino = import_library("openvino", "writing an OpenVINO file")
-    program, check = capture_for_file(model, shape, "openvino")
+    precision = "fp32" if calibration is None else "int8"
+    program, check = capture_for_file(model, shape, "openvino", precision=precision)
     network = to_openvino(program)
     with refusals("OpenVINO must be able to write the network", "Use another format."):
         network.reshape([-1 if check.is_dynamic else 1, *shape])
+        if calibration is not None:
+            network = quantize_openvino(network, calibration, corrects_bias=True)
+            compiled = openvino.Core().compile_model(network, "CPU", _CHECKED)
+            check = check.tightened(_runner(compiled), "the network", _version(openvino))
         network.inputs[0].get_tensor().set_names({"image"})
         network.outputs[0].get_tensor().set_names({"output"})
         for name, text in {**metadata, CHECK: check.to_text()}.items():
@@ -71,11 +88,14 @@ def verify(path: Path) -> str:
     with refusals(f"openvino must be able to run {path}", "Export it again."):
         core = openvino.Core()
         network = core.read_model(path)
-        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core.compile_model(network, "CPU", _CHECKED)
     key = [_GROUP, CHECK.removeprefix(f"{_GROUP}.")]
     found = network.get_rt_info(key).astype(str) if network.has_rt_info(key) else None
-    version = openvino.__version__.partition("-")[0]
-    return FileCheck.from_text(found, str(path)).compare(_runner(compiled), str(path), f"openvino {version}")
+    return FileCheck.from_text(found, str(path)).compare(_runner(compiled), str(path), _version(openvino))
+
+
+def _version(openvino: Any) -> str:
+    return f"openvino {openvino.__version__.partition('-')[0]}"
 
 
 def load(

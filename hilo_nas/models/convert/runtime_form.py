@@ -14,6 +14,7 @@ per output pixel, K corners: four per point.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -36,17 +37,15 @@ FORM_NAME = "form=tokens"
 class FormChoice:
     """Operators of a network for one runtime."""
 
-    max_conv_dim: int
-    """Maximum number of channels for which the linear layers of a ConvFFN are 1x1 convolutions, in float32."""
-    max_conv_dim_half: int
-    """The same in bfloat16 and float16."""
+    max_conv_dims: Mapping[str, int]
+    """Maximum number of channels for which the linear layers of a ConvFFN are 1x1 convolutions, by precision."""
     has_bag: bool
     """True if token merging is an embedding bag and a product; False for a deformable convolution."""
 
 
 FORMS = {
-    "onnxruntime": FormChoice(max_conv_dim=384, max_conv_dim_half=384, has_bag=False),
-    "openvino": FormChoice(max_conv_dim=384, max_conv_dim_half=0, has_bag=True),
+    "onnxruntime": FormChoice(max_conv_dims={"fp32": 384, "fp16": 384, "int8": 384}, has_bag=False),
+    "openvino": FormChoice(max_conv_dims={"fp32": 384, "bf16": 0, "fp16": 0, "int8": 2048}, has_bag=True),
 }
 """Choice for each runtime.
 
@@ -75,15 +74,17 @@ def build_form(model: nn.Module, runtime: str, precision: str = "fp32", *, dynam
     Args:
         model: Network in evaluation mode, from `copy_of`.
         runtime: One of `RUNTIMES`.
-        precision: Precision in which the runtime computes: fp32, bf16 or fp16.
+        precision: Precision in which the runtime computes: fp32, bf16, fp16 or int8.
         dynamic_batch: True for a form whose graph accepts any batch size. OpenVINO 2026.4 runs an embedding bag only
             for a fixed one, so token merging is a deformable convolution.
     """
     if type(model) is not LITv2:  # a subclass can compute something else
         return model
     with torch.inference_mode(False), torch.no_grad():  # torch cannot capture weights created in inference mode
-        choice = dataclasses.replace(FORMS[runtime], has_bag=FORMS[runtime].has_bag and not dynamic_batch)
-        return LITv2Form(model, choice, is_half=precision != "fp32").eval()
+        choice = FORMS[runtime]
+        return LITv2Form(
+            model, max_conv_dim=choice.max_conv_dims[precision], has_bag=choice.has_bag and not dynamic_batch
+        ).eval()
 
 
 class LITv2Form(nn.Sequential):
@@ -91,15 +92,13 @@ class LITv2Form(nn.Sequential):
 
     Args:
         source: Training form.
-        choice: Operators of the runtime.
-        is_half: True if the runtime computes in bfloat16 or float16.
+        max_conv_dim: Maximum number of channels for which the linear layers of a ConvFFN are 1x1 convolutions.
+        has_bag: See `FormChoice`.
     """
 
-    def __init__(self, source: LITv2, choice: FormChoice, *, is_half: bool) -> None:
-        if is_half:
-            choice = dataclasses.replace(choice, max_conv_dim=choice.max_conv_dim_half)
+    def __init__(self, source: LITv2, *, max_conv_dim: int, has_bag: bool) -> None:
         assert isinstance(source.patch_embed, PatchEmbed)
-        stages = (_StageForm(stage, choice) for stage in source.layers if isinstance(stage, Stage))
+        stages = (_StageForm(stage, max_conv_dim, has_bag) for stage in source.layers if isinstance(stage, Stage))
         super().__init__(_PatchForm(source.patch_embed), *stages, _HeadForm(source))
 
 
@@ -269,14 +268,14 @@ def _as_conv(linear: nn.Linear) -> nn.Conv2d:
 class _BlockForm(nn.Module):
     """Block with norms and residual connections of tokens."""
 
-    def __init__(self, source: Block, choice: FormChoice) -> None:
+    def __init__(self, source: Block, max_conv_dim: int) -> None:
         super().__init__()
         self.has_attn = source.has_attn
         if source.has_attn:
             self.norm1 = source.norm1
             self.attn: nn.Module = _HiLoForm(source.attn) if isinstance(source.attn, HiLo) else source.attn
         self.norm2 = source.norm2
-        self.mlp = _FFNForm(source.mlp, is_conv=source.mlp.fc1.in_features <= choice.max_conv_dim)
+        self.mlp = _FFNForm(source.mlp, is_conv=source.mlp.fc1.in_features <= max_conv_dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         size = x_BHWC.shape[1:3]
@@ -290,11 +289,13 @@ class _BlockForm(nn.Module):
 class _StageForm(nn.Module):
     """Token merging, except in the first stage, then blocks."""
 
-    def __init__(self, source: Stage, choice: FormChoice) -> None:
+    def __init__(self, source: Stage, max_conv_dim: int, has_bag: bool) -> None:
         super().__init__()
         merging = source.downsample
-        self.downsample = _MergingForm(merging, choice.has_bag) if isinstance(merging, DTM) else nn.Identity()
-        self.blocks = nn.Sequential(*(_BlockForm(block, choice) for block in source.blocks if isinstance(block, Block)))
+        self.downsample = _MergingForm(merging, has_bag) if isinstance(merging, DTM) else nn.Identity()
+        self.blocks = nn.Sequential(
+            *(_BlockForm(block, max_conv_dim) for block in source.blocks if isinstance(block, Block))
+        )
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         y_BHWC: Tensor = self.blocks(self.downsample(x_BHWC))

@@ -22,7 +22,8 @@ __all__ = ["RUNTIMES", "Converted", "check_runtime", "open_onnxruntime", "open_o
 
 RUNTIMES = ("onnxruntime", "openvino")
 
-_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""Type in which OpenVINO computes the operators that are not quantized."""
 _ANOTHER_RUNTIME = "Use another runtime, or another form of the network."
 
 
@@ -59,7 +60,7 @@ def check_runtime(runtime: str, device: str, precision: str) -> None:
     Args:
         runtime: One of `RUNTIMES`.
         device: "cpu", "cuda" or "cuda:N".
-        precision: fp32, bf16 or fp16. Only torch supports autocast.
+        precision: fp32, bf16, fp16 or int8. Only torch supports autocast.
 
     Raises:
         UsageError: The runtime is unknown or not installed, or it does not support the precision.
@@ -80,7 +81,7 @@ def check_runtime(runtime: str, device: str, precision: str) -> None:
             f"{', '.join(library.get_available_providers())}. Install onnxruntime-gpu instead of onnxruntime, or use "
             "device cpu."
         )
-    precisions = ["fp32", "fp16"]
+    precisions = ["fp32", "fp16", *["int8"] * (kind == "cpu")]
     if runtime == "openvino":
         native = library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precisions = [name for name in _OPENVINO_TYPES if name.upper() in native]
@@ -165,7 +166,7 @@ def open_openvino(network: Any, image: Tensor, *, name: str, threads: int, preci
         image: Input batch, shape (B, C, H, W), in the dtype of the network's input.
         name: Name of the network in messages.
         threads: Number of threads. OpenVINO uses at most the number of cores.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16, fp16, or int8 for a quantized network.
 
     Raises:
         UsageError: OpenVINO is not installed.
@@ -199,4 +200,5 @@ def open_openvino(network: Any, image: Tensor, *, name: str, threads: int, preci
     def read_output() -> Tensor:
         return torch.from_numpy(np.array(request.get_output_tensor(0).data)).float()
 
-    return Converted(form=f"{_name_and_version('openvino')} CPU {given}", image=image, run=run, read_output=read_output)
+    form = f"{_name_and_version('openvino')} CPU {given}" + " int8" * (precision == "int8")
+    return Converted(form=form, image=image, run=run, read_output=read_output)

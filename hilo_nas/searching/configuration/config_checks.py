@@ -98,7 +98,10 @@ def _check_device(config: SearchConfig) -> None:
 
 
 def _check_condition(config: SearchConfig) -> None:
-    Condition(**_without_none({name: getattr(config.timing, name) for name in ("precision", "runtime", "env")}))
+    fields = _without_none({name: getattr(config.timing, name) for name in ("precision", "runtime", "env")})
+    if fields.get("precision") == "int8":
+        fields.setdefault("runtime", "openvino")  # the runtime may come from a study
+    Condition(**fields)
 
 
 def _check_proxy(config: SearchConfig) -> None:

@@ -252,4 +252,13 @@ def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
         recipe=proxy.version,
         proxy=proxy.name,
         source_hash=hash_source(config.proxy.name) if proxy.has_source and config.proxy.name else None,
+        int8_runtime=_int8_runtime(config, values) if "proxy.precision" in proxy.options else None,
     )
+
+
+def _int8_runtime(config: SearchConfig, values: dict[str, Any]) -> str | None:
+    """Returns the runtime in which networks are scored in INT8. They are scored in INT8 if they are timed in INT8."""
+    if config.study.speeds is not None:
+        objective = open_study(config.study.speeds).manifest.objective
+        values = {"timing.runtime": objective.runtime, "timing.precision": objective.precision}
+    return values["timing.runtime"] if values["timing.precision"] == "int8" else None

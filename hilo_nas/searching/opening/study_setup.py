@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -435,8 +436,23 @@ def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
     return space, new_study(config.study.name)
 
 
+_INT8_LIBRARIES = {"openvino": ("openvino", "nncf"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
+"""Libraries that quantize and run networks, by runtime."""
+
+
 def check_scoring(config: SearchConfig, plan: ProxyPlan) -> None:
-    """Checks settings that depend on whether a study has a proxy (`check_time_only`)."""
+    """Checks settings that depend on whether a study has a proxy (`check_time_only`), and the libraries of its scores.
+
+    Raises:
+        UsageError: A setting does not fit, or a library for scores in INT8 is not installed.
+    """
+    if plan.int8_runtime is not None:
+        libraries = _INT8_LIBRARIES[plan.int8_runtime]
+        if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
+            raise UsageError(
+                f"scores in INT8 need {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not "
+                "installed. Use pip install 'hilo-nas[int8]'."
+            )
     search, study = config.search, config.study
     check_time_only(plan, networks=search.networks, sampler=search.sampler, speeds=study.speeds, reuse=study.reuse)
 

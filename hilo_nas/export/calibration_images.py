@@ -1,0 +1,57 @@
+"""Images for the calibration of a quantized network: those of the study, or of a source that the user names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hilo_nas.export.export_options import ExportOptions
+from hilo_nas.export.source import NetworkSource
+from hilo_nas.study.local_settings import load_local
+
+if TYPE_CHECKING:
+    from torch import Tensor  # importing torch is slow
+
+__all__ = ["find_calibration_source", "read_calibration_images"]
+
+_COUNT = 300
+"""Maximum number of images, the default of NNCF."""
+
+
+def find_calibration_source(source: NetworkSource, options: ExportOptions) -> str | None:
+    """Returns the source of the calibration images: `options.data`, or that of the study on this machine, or None."""
+    if options.data is not None or source.folder is None:
+        return options.data
+    local = load_local(source.folder.local_path)
+    if "data.source" in local.functions:  # an export runs no code that the user has not named for it
+        return None
+    return local.values.get("data.source")
+
+
+def read_calibration_images(source: NetworkSource, options: ExportOptions) -> tuple[Tensor, str]:
+    """Returns calibration images and a note for the user.
+
+    The images are preprocessed as for the exported network: shape (N, 3, S, S), normalized.
+
+    Raises:
+        DataError: The source does not exist, or no image can be used.
+    """
+    import numpy as np  # a list of formats must not load it
+    import torch
+
+    from hilo_nas.data.reading import ReadOptions
+    from hilo_nas.data.sampled_images import sample_images
+
+    text, read = find_calibration_source(source, options), source.preprocessing
+    assert text is not None, "checked by the exporter"
+    reading = {} if source.manifest is None or options.data is not None else source.manifest.data.reading
+    images = sample_images(
+        text,
+        _COUNT,
+        img_size=read.img_size,
+        resize=int(read.img_size / read.crop_pct),
+        options=ReadOptions.from_dict(dict(reading)),
+    )
+    pixels = np.stack(images).astype(np.float32) / 255
+    normal = (pixels - np.asarray(read.mean, np.float32)) / np.asarray(read.std, np.float32)
+    tensor = torch.from_numpy(normal.transpose(0, 3, 1, 2).copy())
+    return tensor, f"quantized to INT8 with {len(images)} calibration images of {text}"

@@ -1,0 +1,127 @@
+"""Static quantization of converted networks to INT8, by the tools of the runtimes: NNCF and onnxruntime.quantization.
+
+Linear layers and convolutions get 8-bit weights and activations, in ONNX Runtime the products of attention too. Norms,
+softmax, GELU and residual connections stay in float.
+
+The ranges of activations come from calibration images. Speed does not depend on them, so a timing uses random images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hilo_nas.models.convert.libraries import import_library, refusals
+
+__all__ = ["quantize_onnx", "quantize_openvino"]
+
+_WAY_OUT = "Use another runtime, or fp32."
+Batch = NDArray[np.float32]
+
+
+def quantize_openvino(network: Any, images: Tensor, *, corrects_bias: bool) -> Any:
+    """Returns an OpenVINO network quantized to INT8 by NNCF.
+
+    Args:
+        network: `openvino.Model` with one input, whose batch axis is fixed if the graph needs a fixed one.
+        images: Calibration images, shape (N, C, H, W). They are passed in batches that fit the network's input.
+        corrects_bias: True to correct the biases for the mean error of each layer. It takes longer and does not change
+            the speed of the network.
+
+    Raises:
+        UsageError: NNCF is not installed.
+        ConversionError: NNCF cannot quantize the network.
+    """
+    nncf = import_library("nncf", "precision int8 in openvino")
+    axis = network.inputs[0].get_partial_shape()[0]
+    batches = _batches(images, axis.get_length() if axis.is_static else 1)
+    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=not corrects_bias)
+    with refusals("nncf must be able to quantize the network", _WAY_OUT), _quiet("nncf"):
+        return nncf.quantize(
+            network,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            advanced_parameters=advanced,
+        )
+
+
+def _batches(images: Tensor, size: int) -> list[Batch]:
+    """Returns the images in whole batches. Images are repeated to fill the last one."""
+    count = -(-len(images) // size)
+    repeated = images.repeat(-(-count * size // len(images)), 1, 1, 1)[: count * size]
+    return [batch.numpy() for batch in torch.split(repeated.float().contiguous(), size)]
+
+
+def quantize_onnx(network: Any, images: Tensor) -> Any:
+    """Returns an ONNX network quantized to INT8 by ONNX Runtime, with 8-bit weights per channel.
+
+    Args:
+        network: `onnx.ModelProto` in float32 with the input `image`.
+        images: Calibration images, shape (N, C, H, W). They are passed in batches that fit the network's input.
+
+    Raises:
+        UsageError: ONNX Runtime or ONNX is not installed.
+        ConversionError: ONNX Runtime cannot quantize the network.
+    """
+    import_library("onnxruntime", "precision int8 in onnxruntime")
+    onnx = import_library("onnx", "precision int8 in onnxruntime")
+    quantization = importlib.import_module("onnxruntime.quantization")
+    shapes = importlib.import_module("onnxruntime.quantization.shape_inference")
+    axis = network.graph.input[0].type.tensor_type.shape.dim[0]
+    batches = _batches(images, axis.dim_value or 1)
+
+    what = "onnxruntime must be able to quantize the network"
+    with refusals(what, _WAY_OUT), _quiet(None), tempfile.TemporaryDirectory() as folder:
+        given, prepared, quantized = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "quantized"))
+        onnx.save(network, given)
+        shapes.quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(quantized),
+            _Reader(batches),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return onnx.load(quantized)
+
+
+class _Reader:
+    """Calibration images in the interface of `onnxruntime.quantization.CalibrationDataReader`."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._left = iter(batches)
+
+    def get_next(self) -> dict[str, Batch] | None:
+        """Returns the next batch by the name of the network's input; None at the end."""
+        batch = next(self._left, None)
+        return None if batch is None else {"image": batch}
+
+
+@contextlib.contextmanager
+def _quiet(logger: str | None) -> Iterator[None]:
+    """Suppresses progress bars on standard output, warnings of the root logger, and those of another logger."""
+    loggers = [logging.getLogger(name) for name in {None, logger}]
+    levels = [one.level for one in loggers]
+    try:
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

@@ -1,0 +1,42 @@
+"""Inference of a trained network that is quantized to INT8 in a runtime, for its score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+__all__ = ["BATCH_SIZE", "CALIBRATION_IMAGES", "build_int8_inference"]
+
+CALIBRATION_IMAGES = 300
+"""Number of training images from which the ranges of activations are read, the default of NNCF."""
+BATCH_SIZE = 64
+"""Images per call of the runtime."""
+
+
+def build_int8_inference(model: nn.Module, images: Tensor, runtime: str) -> Callable[[Tensor], Tensor]:
+    """Returns a function that maps at most `BATCH_SIZE` normalized images to logits, on the device of the images.
+
+    The runtime computes on the CPU.
+
+    Args:
+        model: The trained network; not changed.
+        images: Normalized training images for the calibration, shape (N, C, S, S).
+        runtime: openvino or onnxruntime.
+
+    Raises:
+        UsageError: The runtime or its tool for quantization is not installed.
+        ConversionError: The network cannot be converted or quantized.
+    """
+    from hilo_nas.models.convert import convert  # only studies in INT8 need it
+
+    images = images.cpu()
+    example = images.repeat(-(-BATCH_SIZE // len(images)), 1, 1, 1)[:BATCH_SIZE]
+    converted = convert(model, example, runtime, precision="int8", calibration=images)
+
+    def infer(images: Tensor) -> Tensor:
+        converted.image[: len(images)].copy_(images)
+        converted.call()
+        return converted.read_output()[: len(images)].to(images.device)
+
+    return infer

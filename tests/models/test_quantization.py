@@ -1,0 +1,119 @@
+"""Networks in INT8: quantized where it counts, close to torch, calibrated by the images, and timed like any others."""
+
+import importlib.util
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.errors import UsageError
+from hilo_nas.measurement import Condition
+from hilo_nas.models import build_model, fill_zero_weights
+from hilo_nas.models.convert import check_runtime, convert
+from hilo_nas.models.convert.capture import capture, copy_of, to_onnx, to_openvino
+from hilo_nas.models.convert.checked import expected_output, output_share
+from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
+from hilo_nas.models.convert.runtime_form import build_form
+from hilo_nas.space import list_shipped, load_space
+from hilo_nas.timing.prepared_network import prepare
+
+
+def needs(*libraries: str) -> pytest.MarkDecorator:
+    missing = [library for library in libraries if importlib.util.find_spec(library) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed")
+
+
+needs_nncf = needs("openvino", "nncf")
+needs_onnxruntime = needs("onnx", "onnxruntime", "onnxscript")
+EITHER = [pytest.param("openvino", marks=needs_nncf), pytest.param("onnxruntime", marks=needs_onnxruntime)]
+SMALL = ArchConfig(
+    embed_dims=(16, 16, 32, 32),
+    depths=(1, 1, 1, 1),
+    num_heads=(1, 1, 2, 2),
+    attention=("none", "none", "hilo", "hilo"),
+    alpha=(0.5,) * 4,
+    patch_size=4,
+)
+
+
+def build(arch: ArchConfig) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = build_model(arch, num_classes=10).eval()
+    fill_zero_weights(model)
+    return model
+
+
+def images(count: int, side: int = 64, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("runtime", EITHER)
+def test_a_quantized_network_is_close_to_torch_and_reads_each_new_batch(runtime):
+    model, batch = build(SMALL), images(4)
+    found = convert(model, batch, runtime, precision="int8", threads=1)
+    assert output_share(found.read_output(), expected_output(model, batch)) < 0.2
+    other = images(4, seed=2)
+    found.image.copy_(other)
+    found.call()
+    assert output_share(found.read_output(), expected_output(model, other)) < 0.2
+    assert "int8" in found.form
+
+
+@pytest.mark.parametrize("runtime", EITHER)
+def test_calibration_images_set_the_ranges(runtime):
+    model, batch = build(SMALL), images(2)
+    expected = expected_output(model, batch)
+    fitting = convert(model, batch, runtime, precision="int8", calibration=images(8, seed=3), threads=1)
+    narrow = 0.3 * images(8, seed=3)  # clips what is larger
+    clipped = convert(model, batch, runtime, precision="int8", calibration=narrow, threads=1)
+    assert output_share(fitting.read_output(), expected) < 0.5 * output_share(clipped.read_output(), expected)
+
+
+@needs_nncf
+def test_nncf_quantizes_all_linear_layers_and_convolutions():
+    network = to_openvino(capture(build_form(copy_of(build(SMALL)), "openvino", "int8"), images(1)))
+    network.reshape([1, 3, 64, 64])
+    network = quantize_openvino(network, images(1), corrects_bias=False)
+    layers = [op for op in network.get_ops() if op.get_type_name() in ("MatMul", "Convolution", "GroupConvolution")]
+    assert len(layers) > 20
+    for layer in layers:  # weights in INT8 are followed by their scale
+        assert layer.input_value(1).get_node().get_type_name() == "Multiply", layer.get_friendly_name()
+
+
+@needs_onnxruntime
+def test_onnxruntime_quantizes_all_linear_layers_and_convolutions():
+    program = to_onnx(capture(build_form(copy_of(build(SMALL)), "onnxruntime", "int8"), images(1)))
+    network = quantize_onnx(program.model_proto, images(3))
+    producers = {name: node.op_type for node in network.graph.node for name in node.output}
+    layers = [node for node in network.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    assert len(layers) > 20
+    for layer in layers:
+        assert [producers.get(name) for name in layer.input[:2]] == ["DequantizeLinear"] * 2, layer.name
+
+
+def test_torch_and_other_devices_do_not_quantize():
+    with pytest.raises(UsageError, match="int8 needs the runtime openvino or onnxruntime, but got torch"):
+        Condition(precision="int8")
+    if importlib.util.find_spec("onnxruntime") is not None:
+        check_runtime("onnxruntime", "cpu", "int8")
+
+
+@pytest.mark.parametrize("runtime", EITHER)
+def test_a_network_is_prepared_for_a_timing_in_inference_mode(runtime):
+    condition = Condition(batch_size=2, img_size=64, precision="int8", runtime=runtime, threads=1)
+    with torch.inference_mode():
+        prepared = prepare({"arch": SMALL.to_dict()}, condition, num_classes=10)
+        prepared.call()
+    assert "int8" in prepared.form
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", EITHER)
+@pytest.mark.parametrize("space", list_shipped())
+def test_random_networks_of_the_shipped_spaces_run_in_int8(space, runtime):
+    chosen = load_space(space)
+    arch = chosen.decode(chosen.sample(random.Random(0)))
+    side = max(chosen.defaults.get("img_size", 224) // 2, arch.stride)
+    convert(build(arch), images(3, side=side), runtime, precision="int8")
