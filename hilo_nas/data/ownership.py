@@ -32,7 +32,7 @@ __all__ = [
     "remove_torn_index",
 ]
 
-FOLDERS = ("sets", "index", "building", "locks", "reports")
+FOLDERS = ("sets", "index", "building", "locks", "uses", "reports")
 """Names of the folders in `data`."""
 
 _TAG = "CACHEDIR.TAG"
@@ -47,6 +47,7 @@ _SET_FILE = re.compile(r"(images|labels|digests|members)\.npy|(meta|stamp)\.json
 _FORMS = {
     "index": re.compile(r"[0-9a-f]{64}(\.json|\.\d+\.tmp)"),
     "locks": re.compile(r"[0-9a-f]{16}-\d+px\.lock"),
+    "uses": re.compile(rf"{_SET.pattern}\.use"),
     "reports": re.compile(r".+-broken\.txt"),
 }
 
