@@ -1,6 +1,7 @@
 """The disk budget of the image cache: what goes first, what stays, and who says so."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hilo_nas.data import clear_caches, list_caches
 from hilo_nas.data.cache_budget import trim_cache
 from hilo_nas.data.prepared_images import describe_data
 from hilo_nas.data.set_uses import SetUse, last_use, unused
-from hilo_nas.events import Notice
+from hilo_nas.events import DataRead, Notice
 
 USER = """
 import sys
@@ -137,6 +138,18 @@ def test_preparing_for_a_search_keeps_its_own_images_and_fits_the_rest(sets, ima
         assert not is_unused
     removed = [event.text for event in events if isinstance(event, Notice) and "removed 3 image sets" in event.text]
     assert len(removed) == 1
+
+
+def test_images_that_another_process_removed_before_their_use_are_read_again(images, events):
+    def emit(event):
+        if isinstance(event, DataRead) and not any(isinstance(event, DataRead) for event in events):
+            (entry,) = list_caches()
+            shutil.rmtree(entry.path)
+        events.append(event)
+
+    described = describe_data(str(images.folder("flowers", {"roses": 3, "tulips": 4})), 8, None, None, emit=emit)
+    assert [str(entry.path) for entry in list_caches()] == [described["path"]]
+    assert sum(isinstance(event, DataRead) for event in events) == 2
 
 
 def test_preparing_without_a_budget_removes_nothing(sets, images, events):
