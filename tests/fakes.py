@@ -145,7 +145,7 @@ class FakeMachine(FakeEvaluator):
             raise UsageError(f"timm has no model {unknown[0]!r}. Use {' or '.join(self.baselines)}.")
         return Preparation(reference=None, facts={})
 
-    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, options=None):
+    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, options=None, max_cache_gib=None):
         self.grouped_by.append(group_by)
         self.read_as.append(ReadOptions.from_dict(options))
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}

@@ -27,6 +27,7 @@ FLOORS = {
     "events": 0,
     "clock": 0,
     "hashes": 0,
+    "processes": 0,
     "lazy": 0,
     "versions": 0,
     "text": 0,

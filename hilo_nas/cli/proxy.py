@@ -33,7 +33,7 @@ study. The same command resumes it, or repeats the report of a finished check.""
 _EXAMPLES = """Examples:
 hilo-nas proxy check litv2_tabular --data cifar10.tar --study my-check -o out/
 hilo-nas proxy check litv2_digits --study c --networks 9 --training-free dss"""
-_LOCAL_SETTINGS = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout_s")
+_LOCAL_SETTINGS = ("data.cache_dir", "data.max_cache_gib", "study.checkpoint_mib", "study.idle_timeout_s")
 """Settings of this machine, which a reproduction elsewhere does not need."""
 
 

@@ -6,6 +6,7 @@ cache holds a marker (CACHEDIR.TAG) and:
     data/sets/<key>-<size>px/        one set, see `hilo_nas.data.image_sets`
     data/index/<fingerprint>.json    key of the set that a path held when it was last read, and samples of its bytes
     data/building/, data/locks/      unfinished sets, and the lock that a builder holds while it runs
+    data/uses/                       locks of sets that running processes use, see `hilo_nas.data.set_uses`
     data/reports/                    lists of broken images that were too long for a message
 
 The key depends on the content of the images, on their names, which define groups, and on how they were read. The same

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hilo_nas.errors import StorageError
+from hilo_nas.files.open_flags import HAS_DIR_FD, NO_FOLLOW
+from hilo_nas.files.open_folders import opened_folder
+from hilo_nas.processes import is_running
 
 __all__ = [
     "FOLDERS",
@@ -29,7 +32,7 @@ __all__ = [
     "remove_torn_index",
 ]
 
-FOLDERS = ("sets", "index", "building", "locks", "reports")
+FOLDERS = ("sets", "index", "building", "locks", "uses", "reports")
 """Names of the folders in `data`."""
 
 _TAG = "CACHEDIR.TAG"
@@ -44,6 +47,7 @@ _SET_FILE = re.compile(r"(images|labels|digests|members)\.npy|(meta|stamp)\.json
 _FORMS = {
     "index": re.compile(r"[0-9a-f]{64}(\.json|\.\d+\.tmp)"),
     "locks": re.compile(r"[0-9a-f]{16}-\d+px\.lock"),
+    "uses": re.compile(rf"{_SET.pattern}\.use"),
     "reports": re.compile(r".+-broken\.txt"),
 }
 
@@ -67,7 +71,7 @@ def mark_cache(cache_dir: Path) -> None:
     if has_marker(cache_dir) or find_foreign(cache_dir):
         return
     with contextlib.suppress(FileExistsError):
-        handle = os.open(cache_dir / _TAG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        handle = os.open(cache_dir / _TAG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o644)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(_TAG_TEXT)
 
@@ -149,23 +153,21 @@ def _holds_own_files(path: Path) -> bool:
     return _is_folder(path) and all(_SET_FILE.fullmatch(e.name) and not _is_folder(e) for e in _entries(path))
 
 
-def remove_folder(path: Path) -> None:
+def remove_folder(path: Path, *, by_handle: bool = HAS_DIR_FD) -> None:
     """Removes the files of an image set, and then their folder. If the folder holds other files, those are kept.
+
+    Args:
+        path: The folder. Nothing happens if it does not exist.
+        by_handle: False to remove files by their paths, as on Windows.
 
     Raises:
         OSError: The folder cannot be removed, is a link, or holds other files.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return
-    try:
-        for name in os.listdir(handle):
+    with contextlib.suppress(FileNotFoundError), opened_folder(path, by_handle=by_handle) as folder:
+        for name in folder.names():
             if _SET_FILE.fullmatch(name):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=handle)
-    finally:
-        os.close(handle)
+                    folder.remove(name)
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(path)
 
@@ -181,18 +183,8 @@ def remove_torn_index(cache_dir: Path) -> None:
     """Removes temporary index files whose writers have ended."""
     for file in _entries(cache_dir / "data" / "index"):
         is_draft = file.suffix == ".tmp" and _FORMS["index"].fullmatch(file.name) and _is_file(file)
-        if is_draft and not _is_alive(int(file.name.split(".")[1])):
+        if is_draft and not is_running(int(file.name.split(".")[1])):
             file.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _entries(folder: Path) -> Iterator[Path]:

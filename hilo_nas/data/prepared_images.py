@@ -14,11 +14,13 @@ import numpy as np
 from hilo_nas import plugins
 from hilo_nas.data.build import build_set
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
+from hilo_nas.data.cache_budget import trim_cache
 from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
+from hilo_nas.data.set_uses import SetUse
 from hilo_nas.data.sources import SourceSpec, list_files, parse_source, read_fingerprint
 from hilo_nas.data.summary import DataSummary, summarize_set
 from hilo_nas.data.timm_reader import list_differences
@@ -28,6 +30,9 @@ from hilo_nas.measurement import ProxyPlan
 from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
+
+_uses: dict[Path, SetUse] = {}
+"""Image sets that this process prepared for a search. It uses them until it ends."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -354,21 +359,30 @@ def describe_data(
     val_data: str | None,
     group_by: str | None = None,
     options: Mapping[str, Any] | None = None,
+    max_cache_gib: float | None = None,
     *,
     emit: Emit,
 ) -> dict[str, Any]:
     """Returns the result of `prepare_data` as plain data, so that it can be called in another process.
 
-    The arguments are those of `prepare_data`, as plain data.
+    The process uses the image sets until it ends. The arguments are those of `prepare_data`, as plain data, and
+    `max_cache_gib`: the disk budget of the cache in GiB (`trim_cache`), or None without a limit.
     """
-    folder = Path(cache_dir) if cache_dir else None
-    data = prepare_data(
-        source,
-        img_size,
-        cache_dir=folder,
-        val_data=val_data,
-        group_by=group_by,
-        options=ReadOptions.from_dict(options or {}),
-        emit=emit,
-    )
+    folder = Path(cache_dir) if cache_dir else default_cache_dir()
+    for _ in range(2):
+        data = prepare_data(
+            source,
+            img_size,
+            cache_dir=folder,
+            val_data=val_data,
+            group_by=group_by,
+            options=ReadOptions.from_dict(options or {}),
+            emit=emit,
+        )
+        paths = [Path(path) for path in (data.path, data.val_path) if path is not None]
+        _uses.update({path: SetUse(path) for path in paths})
+        if all(path.is_dir() for path in paths):  # otherwise another process removed one before it was in use
+            break
+    if max_cache_gib is not None:
+        trim_cache(folder, max_cache_gib, needed=paths, emit=emit)
     return data.to_dict()

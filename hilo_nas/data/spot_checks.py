@@ -9,6 +9,8 @@ import random
 import stat
 from collections.abc import Iterable, Sequence
 
+from hilo_nas.files.open_flags import BINARY, NO_WAIT
+
 __all__ = ["find_changed", "take_samples"]
 
 _FILES = 64
@@ -52,8 +54,9 @@ def find_changed(samples: Sequence[Sequence[str | int]]) -> str | None:
 
 
 def _digest(file: str, start: int) -> str:
-    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    handle = os.open(file, os.O_RDONLY | NO_WAIT | BINARY)
     try:
-        return hashlib.blake2b(os.pread(handle, _BLOCK_BYTES, start), digest_size=12).hexdigest()
+        os.lseek(handle, start, os.SEEK_SET)
+        return hashlib.blake2b(os.read(handle, _BLOCK_BYTES), digest_size=12).hexdigest()
     finally:
         os.close(handle)

@@ -11,6 +11,8 @@ import os
 import stat
 from pathlib import Path
 
+from hilo_nas.files.open_flags import BINARY, CLOSE_ON_EXEC, NO_WAIT
+
 __all__ = ["check_no_link", "check_plain", "read_bytes", "read_text"]
 
 _KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"))
@@ -22,8 +24,7 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError: The file does not exist, is not a regular file, cannot be read, or is larger than `most_bytes`.
     """
-    # Without O_NONBLOCK, opening a pipe waits for a writer.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | NO_WAIT | CLOSE_ON_EXEC | BINARY)
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):

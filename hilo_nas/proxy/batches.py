@@ -16,6 +16,7 @@ from torch import Tensor
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.held_out import number_labels, share_of, split_set
 from hilo_nas.data.prepared_images import CachedData
+from hilo_nas.data.set_uses import SetUse
 from hilo_nas.measurement import ProxyPlan
 
 __all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]
@@ -42,6 +43,7 @@ class ImageSet:
         self, path: Path, device: torch.device, class_names: Sequence[str], max_mib: float = ON_DEVICE_MIB
     ) -> None:
         self.path, self.class_names = path, class_names
+        self._use = SetUse(path)  # as long as the images are mapped
         entry, images, labels, self.digests = load_arrays(path)
         self.labels = number_labels(labels, entry.class_names, class_names)
         self.device = device

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -274,11 +275,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync_folder(path.parent)
     except BaseException as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
@@ -287,6 +284,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}. Free some space, or choose a writable folder."
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flushes a rename in a folder to the disk. Windows cannot open folders, and does this itself."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

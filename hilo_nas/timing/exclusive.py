@@ -1,7 +1,7 @@
 """Device locks: one lock per physical device, shared by all users of a host.
 
 A timing holds the device lock exclusively. Trainings share it with each other, but not with a timing. The kernel keeps
-the locks (flock), so it releases them when their process ends, even after a crash.
+the locks, so it releases them when their process ends, even after a crash (`hilo_nas.files.file_lock`).
 
 Each device has two lock files. A process holds `queue` while it waits for `lock`. If a process releases a device and
 requests it again at once, as a search does, it therefore waits behind the others. No training starts before a timing
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import math
@@ -25,7 +24,10 @@ from pathlib import Path
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import StorageError
 from hilo_nas.events import DeviceAwaited, Emit
+from hilo_nas.files.file_lock import LockSystem, load_lock_system
+from hilo_nas.files.open_folders import OpenFolder
 from hilo_nas.measurement import DeviceIdentity
+from hilo_nas.processes import is_running
 from hilo_nas.timing import shared_files
 
 __all__ = ["LOCAL_LOCKS", "LOCKS_VARIABLE", "Claim", "claims_of", "hold", "locks_folder"]
@@ -63,7 +65,12 @@ def claims_of(identity: DeviceIdentity, *, timing: bool) -> list[Claim]:
 
 @contextlib.contextmanager
 def hold(
-    claims: list[Claim], purpose: str, emit: Emit, *, sleep: Callable[[float], None] = time.sleep
+    claims: list[Claim],
+    purpose: str,
+    emit: Emit,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    system: LockSystem | None = None,
 ) -> Iterator[None]:
     """Holds device locks during a `with` block, and waits until they are free.
 
@@ -72,29 +79,38 @@ def hold(
         purpose: Text that other processes show while they wait for this one.
         emit: Receives a `DeviceAwaited` event when the wait begins, and then every 30 seconds.
         sleep: Function that waits for a number of seconds.
+        system: Locks of the operating system. Defaults to those of this one.
 
     Raises:
         StorageError: The folder of the locks is not writable.
     """
+    system = system or load_lock_system()
     with contextlib.ExitStack() as stack:
         for claim in claims:
-            stack.enter_context(_held(claim, purpose, emit, sleep))
+            stack.enter_context(_held(claim, purpose, emit, sleep, system))
         yield
 
 
 @contextlib.contextmanager
-def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]) -> Iterator[None]:
-    kind = fcntl.LOCK_EX if claim.alone else fcntl.LOCK_SH
+def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None], system: LockSystem) -> Iterator[None]:
     name = f"{os.getpid()}.json"
     path = locks_folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
     with _opened(path) as folder:
         report_wait = _wait_reporter(claim.device, folder, emit)
+
+        def acquire(handle: int, *, alone: bool) -> Callable[[], None]:
+            while (release := _try_lock(system, handle, alone, path)) is None:
+                sleep(_POLL_S)
+                report_wait()
+            return release
+
         with _opened_file(path, folder, "lock") as lock:
             with _opened_file(path, folder, "queue") as queue:
-                for handle, how in ((queue, fcntl.LOCK_EX), (lock, kind)):
-                    while not _has_locked(handle, how, path):
-                        sleep(_POLL_S)
-                        report_wait()
+                release_queue = acquire(queue, alone=True)
+                try:
+                    release = acquire(lock, alone=claim.alone)
+                finally:
+                    release_queue()
             try:
                 with contextlib.suppress(OSError):  # the file only informs other processes
                     card = {"pid": os.getpid(), "purpose": purpose, "since": utc_now()}
@@ -102,10 +118,11 @@ def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]
                 yield
             finally:
                 shared_files.discard(folder, name)
+                release()
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _opened(path: Path) -> Iterator[OpenFolder]:
     """Opens the folder of one device, inside the folder of the locks."""
     named = bool(os.environ.get(LOCKS_VARIABLE))
     with contextlib.ExitStack() as stack:
@@ -113,15 +130,15 @@ def _opened(path: Path) -> Iterator[int]:
             top = path.parent.resolve() if named else path.parent  # a folder that the user names may be a link
             top.parent.mkdir(parents=True, exist_ok=True)
             handle = stack.enter_context(shared_files.open_folder(top, named=named))
-            folder = stack.enter_context(shared_files.open_folder(path.name, below=handle, named=named))
+            folder = stack.enter_context(shared_files.open_folder(Path(path.name), below=handle, named=named))
         except OSError as error:
             raise _refused(path, error) from error
         yield folder
 
 
 @contextlib.contextmanager
-def _opened_file(path: Path, folder: int, name: str) -> Iterator[int]:
-    """Opens a lock file. Closing it releases the lock."""
+def _opened_file(path: Path, folder: OpenFolder, name: str) -> Iterator[int]:
+    """Opens a lock file. Closing it also releases the lock."""
     try:
         handle = shared_files.open_file(folder, name)
     except OSError as error:
@@ -132,17 +149,14 @@ def _opened_file(path: Path, folder: int, name: str) -> Iterator[int]:
         os.close(handle)
 
 
-def _has_locked(handle: int, how: int, folder: Path) -> bool:
+def _try_lock(system: LockSystem, handle: int, alone: bool, folder: Path) -> Callable[[], None] | None:
     try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return system.try_lock(handle, alone=alone)
     except OSError as error:  # a file system without locks
         raise _refused(folder, error) from error
-    return True
 
 
-def _wait_reporter(device: str, folder: int, emit: Emit) -> Callable[[], None]:
+def _wait_reporter(device: str, folder: OpenFolder, emit: Emit) -> Callable[[], None]:
     """Returns a function that emits the holders of a device at its second call, and then every 30 seconds.
 
     The first call emits nothing because each process holds the queue for a moment, even if none waits.
@@ -159,31 +173,21 @@ def _wait_reporter(device: str, folder: int, emit: Emit) -> Callable[[], None]:
     return report_wait
 
 
-def _holders(folder: int) -> list[str]:
+def _holders(folder: OpenFolder) -> list[str]:
     """Returns one text per holder of the device, and removes the files of ended processes."""
     found = []
-    for name in sorted(name for name in os.listdir(folder) if name.endswith(".json")):
+    for name in sorted(name for name in folder.names() if name.endswith(".json")):
         try:
             card = json.loads(shared_files.read_text(folder, name))
             text = f"{card['purpose']} (process {card['pid']}, since {card['since'][11:19]} UTC)"
-            is_running = _is_running(int(card["pid"]))
+            is_held = is_running(int(card["pid"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # half written, or not a file of this tool
-        if is_running:
+        if is_held:
             found.append(text)
         else:
             shared_files.discard(folder, name)
     return found
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        pass
-    return True
 
 
 def locks_folder() -> Path:

@@ -1,7 +1,8 @@
 """Small files in folders that all users of a host can write to, protected against symlink attacks.
 
 These functions follow no link, read only regular files, and never change the mode of another user's file. Folders have
-the sticky bit, so users cannot remove or replace each other's files.
+the sticky bit, so users cannot remove or replace each other's files. Windows has no such modes: there, the permissions
+of the parent folder apply.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from hilo_nas.files.open_flags import HAS_DIR_FD
+from hilo_nas.files.open_folders import OpenFolder, opened_folder
+
 __all__ = ["discard", "is_safe", "open_file", "open_folder", "read_text", "write_new"]
 
 _FOLDER_MODE = 0o1777
 _FILE_MODE = 0o666
 _MOST_BYTES = 4096
-_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags of all open calls. O_NONBLOCK prevents a FIFO from blocking the process that opens it."""
 
 
 def is_safe(found: os.stat_result, user: int) -> bool:
@@ -30,32 +32,35 @@ def is_safe(found: os.stat_result, user: int) -> bool:
 
 
 @contextlib.contextmanager
-def open_folder(name: str | Path, *, below: int | None = None, named: bool) -> Iterator[int]:
-    """Yields a file descriptor of a folder. Creates the folder, writable by all users, if it does not exist.
+def open_folder(
+    path: Path, *, below: OpenFolder | None = None, named: bool, by_handle: bool = HAS_DIR_FD
+) -> Iterator[OpenFolder]:
+    """Yields a folder, open until the block ends. Creates it, writable by all users, if it does not exist.
 
     Args:
-        name: The folder.
-        below: File descriptor of the parent folder if the name is not a path.
+        path: The folder. A name if `below` is given.
+        below: Folder that contains it.
         named: True if the user named the folder. Its owner and mode are then not checked.
+        by_handle: False to open files by their paths, as on Windows.
 
     Raises:
         OSError: It is a link or not a folder, or it cannot be created. Also if it belongs to another user and all users
             can write to it, but it has no sticky bit.
     """
     try:
-        os.mkdir(name, dir_fd=below)
+        if below is None:
+            os.mkdir(path)
+        else:
+            below.make(str(path))
         is_new = True
     except FileExistsError:
         is_new = False
-    handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=below)
-    try:
-        _settle(handle, is_new=is_new, named=named)
-        yield handle
-    finally:
-        os.close(handle)
+    with opened_folder(path, below=below, by_handle=by_handle) as folder:
+        _settle(folder, is_new=is_new, named=named)
+        yield folder
 
 
-def open_file(folder: int, name: str) -> int:
+def open_file(folder: OpenFolder, name: str) -> int:
     """Returns a file descriptor of a regular file that all users can lock. Creates the file if it does not exist.
 
     Raises:
@@ -64,53 +69,59 @@ def open_file(folder: int, name: str) -> int:
     # Try without O_CREAT first: in a sticky folder, Linux refuses O_CREAT on another user's file.
     for _ in range(3):
         with contextlib.suppress(FileNotFoundError):
-            return _regular(os.open(name, os.O_RDWR | _FLAGS, dir_fd=folder))
+            return _regular(folder.open(name, os.O_RDWR))
         with contextlib.suppress(FileExistsError):
-            handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, _FILE_MODE, dir_fd=folder)
-            os.fchmod(handle, _FILE_MODE)  # independent of the umask
+            handle = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+            _set_mode(handle, _FILE_MODE)  # independent of the umask
             return handle
     raise OSError(errno.EAGAIN, f"another process keeps creating and removing {name}")
 
 
-def write_new(folder: int, name: str, text: str) -> None:
+def write_new(folder: OpenFolder, name: str, text: str) -> None:
     """Writes a new file that all users can read. Removes an old file of the same name first.
 
     Raises:
         OSError: The old file cannot be removed, or the new one cannot be written.
     """
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
-    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644, dir_fd=folder)
+        folder.remove(name)
+    handle = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        os.fchmod(handle, 0o644)
+        _set_mode(handle, 0o644)
         file.write(text)
 
 
-def read_text(folder: int, name: str) -> str:
+def read_text(folder: OpenFolder, name: str) -> str:
     """Returns the first 4096 bytes of a regular file as text. Any user may have written it.
 
     Raises:
         OSError: It is a link or not a regular file, or it cannot be opened.
     """
-    with os.fdopen(_regular(os.open(name, os.O_RDONLY | _FLAGS, dir_fd=folder)), "rb") as file:
+    with os.fdopen(_regular(folder.open(name, os.O_RDONLY)), "rb") as file:
         return file.read(_MOST_BYTES).decode("utf-8", errors="replace")
 
 
-def discard(folder: int, name: str) -> None:
+def discard(folder: OpenFolder, name: str) -> None:
     """Removes a file. Does nothing if the file does not exist or cannot be removed."""
     with contextlib.suppress(OSError):
-        os.unlink(name, dir_fd=folder)
+        folder.remove(name)
 
 
-def _settle(handle: int, *, is_new: bool, named: bool) -> None:
+def _settle(folder: OpenFolder, *, is_new: bool, named: bool) -> None:
     """Makes this user's folder writable by all users, with the sticky bit, and checks folders of other users."""
-    found, user = os.fstat(handle), os.geteuid()
+    found = folder.status
+    user = os.geteuid() if hasattr(os, "geteuid") else found.st_uid  # Windows has no such IDs
     if is_new or (found.st_uid == user and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX):
-        os.fchmod(handle, _FOLDER_MODE)
+        folder.set_mode(_FOLDER_MODE)
     elif not named and not is_safe(found, user):
         raise OSError(
             errno.EPERM, f"user {found.st_uid} created it, and other users can write to it, but it has no sticky bit"
         )
+
+
+def _set_mode(handle: int, mode: int) -> None:
+    if hasattr(os, "fchmod"):  # not on Windows
+        os.fchmod(handle, mode)
 
 
 def _regular(handle: int) -> int:

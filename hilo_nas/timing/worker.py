@@ -8,7 +8,6 @@ variables because thread and allocator settings must be set before Python starts
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import io
@@ -31,6 +30,7 @@ from typing import Any, NoReturn
 from hilo_nas import errors
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Emit, Event, Notice, event_from_dict, event_to_dict
+from hilo_nas.timing.child_process import KILLED, end_with_parent, kill_child, open_connection, start_child
 
 __all__ = ["RECORDED_VARIABLES", "TUNED_ENVIRONMENT", "Worker", "call_twice"]
 
@@ -165,9 +165,7 @@ class Worker:
             self._connection.close()
             self._connection = None
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            kill_child(self._process)
             self._process = None
 
     def __enter__(self) -> Worker:
@@ -187,15 +185,7 @@ class Worker:
         environment = {**os.environ, **self._environment, "PYTHONPATH": search_path}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CHILD, str(theirs.fileno()), str(os.getpid())],
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # the parent handles Ctrl-C
-            )
+            self._process = start_child(_CHILD, theirs, environment, log)
         theirs.close()
         self._connection = ours
         return ours
@@ -216,7 +206,7 @@ class Worker:
             self._process.wait(timeout=10)
         code = self._process.returncode
         self.close()
-        if code == -signal.SIGKILL:
+        if code == KILLED:
             kills = self._count_oom_kills()
             if kills is None or kills_before is None or kills > kills_before:
                 return OutOfMemoryError(f"{self._name} was killed by the kernel, out of memory{self._last_output()}")
@@ -288,8 +278,8 @@ def run_child(handle: int, parent: int) -> None:
     faulthandler.enable(2)  # a crash leaves its stack in the log
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, 2)
-    connection: Connection[Any, Any] = Connection(handle)
-    _die_with_parent(parent)
+    connection = open_connection(handle)
+    end_with_parent(parent)
     lock = threading.Lock()
 
     def send(message: Mapping[str, Any]) -> None:
@@ -334,19 +324,3 @@ class _Forgiving(io.FileIO):
 def _forgiving(handle: int) -> io.TextIOWrapper:
     raw = io.BufferedWriter(_Forgiving(handle, "w", closefd=False))
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ends this process when the parent ends. On Linux the kernel does this; a thread also checks on all systems."""
-    if sys.platform == "linux":
-        set_death_signal = 1  # PR_SET_PDEATHSIG
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-
-    def watch() -> None:
-        pause = threading.Event()
-        while os.getppid() == parent:
-            pause.wait(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

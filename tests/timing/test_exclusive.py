@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from windows import FakeMsvcrt
 
 from hilo_nas.errors import StorageError
 from hilo_nas.events import DeviceAwaited
+from hilo_nas.files.file_lock import WindowsLocks
 from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.timing import exclusive, shared_files
 from hilo_nas.timing.exclusive import LOCKS_VARIABLE, Claim, claims_of, hold
@@ -269,6 +271,29 @@ def test_an_error_while_the_device_is_held_lets_it_go(start):
     with pytest.raises(RuntimeError, match="timing went wrong"), hold(CPU_TIMING, "mine", print):
         raise RuntimeError("timing went wrong")
     assert start(CPU_TIMING).says() == "holds"
+
+
+@pytest.mark.parametrize(("first", "second"), [(CPU_TIMING, CPU_TRAINING), (CPU_TRAINING, CPU_TIMING)])
+def test_with_the_locks_of_windows_a_timing_has_its_device_alone_as_well(first, second):
+    system, waits = WindowsLocks(FakeMsvcrt()), []
+    with contextlib.ExitStack() as held:
+        held.enter_context(hold(first, "the first", print, system=system))
+
+        def sleep(seconds):
+            waits.append(seconds)
+            if len(waits) == 3:
+                held.close()
+
+        with hold(second, "the second", lambda event: None, sleep=sleep, system=system):
+            assert len(waits) == 3
+
+
+def test_with_the_locks_of_windows_trainings_share_a_device():
+    module = FakeMsvcrt()
+    system = WindowsLocks(module)
+    with hold(CPU_TRAINING, "one", print, system=system), hold(CPU_TRAINING, "two", print, system=system):
+        assert len(module.held) == 2
+    assert module.held == []
 
 
 def test_nobody_is_told_of_a_device_that_is_free():

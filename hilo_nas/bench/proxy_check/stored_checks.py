@@ -23,7 +23,10 @@ from hilo_nas.text.durations import duration
 
 __all__ = ["StoredRanking", "describe_ranking", "find_ranking"]
 
-_NOT_OF_A_CHECK = ("proxy.rungs", "proxy.reduction_factor", "proxy.confirm", "timing.also", "data.cache_dir")
+_NOT_OF_A_CHECK = (
+    *("proxy.rungs", "proxy.reduction_factor", "proxy.confirm"),
+    *("timing.also", "data.cache_dir", "data.max_cache_gib"),
+)
 """Settings of a search that a check does not use."""
 _SAME = ("proxy", "img_size", "batch_size", "metric", "recipe")
 """Fields of the proxy's plan that a check and a planned search must share."""

@@ -31,6 +31,7 @@ _MINIMUM = {
 _ABOVE_ZERO = (
     *("limits.min_images_per_s", "limits.max_latency_ms", "limits.max_memory_mib"),
     *("timing.seconds", "search.min_gain", "search.timeout_s", "study.idle_timeout_s"),
+    "data.max_cache_gib",
 )
 
 

@@ -121,6 +121,7 @@ class DataConfig:
     value_range: tuple[float, float] | None = _field(None, "pixel values of black and white, as 0,4095")
     skip_broken: bool | None = _field(None, "skip images that cannot be decoded")
     cache_dir: str | None = _field(None, "folder of the image cache")
+    max_cache_gib: float | None = _field(None, "maximum disk space of the image cache in GiB; no limit if left out")
 
     @property
     def cache_path(self) -> Path | None:

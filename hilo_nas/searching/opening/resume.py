@@ -17,7 +17,7 @@ from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, check_proxy_options, config_of, requirements_of
 from hilo_nas.searching.configuration.rung_budgets import rungs_of
-from hilo_nas.searching.configuration.search_config import SearchConfig
+from hilo_nas.searching.configuration.search_config import DataConfig, SearchConfig
 from hilo_nas.searching.opening.local_consent import LocalConsent
 from hilo_nas.searching.opening.study_setup import (
     DEFAULT_DATA,
@@ -93,7 +93,7 @@ def reopen(
     source = _find_proxy(consent, folder, manifest) if manifest.plan.declaration.has_source else None
 
     def prepare_data() -> Preparation:
-        return _prepare_data(consent, folder, manifest, config.data.class_from, evaluator, emit)
+        return _prepare_data(consent, folder, manifest, config.data, evaluator, emit)
 
     images, prepared = prepare(manifest.plan, source, report.target, prepare_data, evaluator, emit)
     data = identify_data(images.facts)
@@ -153,12 +153,12 @@ def _prepare_data(
     consent: LocalConsent,
     folder: StoredStudy,
     manifest: Manifest,
-    class_from: str | None,
+    config: DataConfig,
     evaluator: Evaluator,
     emit: Emit,
 ) -> Preparation:
     # Studies with ambiguous folder levels need class_from, even if they were created before that option existed.
-    reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
+    reading = ({"class_from": config.class_from} if config.class_from else {}) | manifest.data.reading
     source = consent.find("data.source")
     if source is None and manifest.data.n_images == 0 and not manifest.plan.declaration.needs_data:
         return describe_no_images(manifest.data.num_classes)
@@ -179,6 +179,7 @@ def _prepare_data(
         cache_dir=Path(cache_dir) if cache_dir else None,
         val_data=val_data,
         options=ReadOptions.from_dict(reading),
+        max_cache_gib=config.max_cache_gib,
         evaluator=evaluator,
         emit=emit,
     )

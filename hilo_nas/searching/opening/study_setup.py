@@ -175,6 +175,7 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
             cache_dir=config.data.cache_path,
             val_data=config.data.val_source,
             options=reading_of(config),
+            max_cache_gib=config.data.max_cache_gib,
             evaluator=evaluator,
             emit=emit,
         )
@@ -220,10 +221,11 @@ def prepare_images(
     cache_dir: Path | None,
     val_data: str | None,
     options: ReadOptions,
+    max_cache_gib: float | None,
     evaluator: Evaluator,
     emit: Emit,
 ) -> Preparation:
-    """Returns the prepared images of a plan.
+    """Returns the prepared images of a plan. Other images leave the cache if it exceeds its budget.
 
     Raises:
         DataError: The data set is invalid.
@@ -238,6 +240,7 @@ def prepare_images(
             "val_data": val_data,
             "group_by": plan.group_by,
             "options": options.to_dict(),
+            **({} if max_cache_gib is None else {"max_cache_gib": max_cache_gib}),
         }
     )
     return run_task(evaluator, task, emit)

@@ -107,6 +107,7 @@ def test_a_configuration_survives_the_words_of_a_command(options):
         ({"timing": {"x": 1}}, ["timing.x is not a known setting."]),
         ({"timing": [1]}, ["timing must be a section of fields, but got [1]"]),
         ({"space": 3}, ["space must be text, but got 3"]),
+        ({"data": {"max_cache_gib": 0}}, ["data.max_cache_gib must be a number above 0, but got 0"]),
         (
             {"timing": {"batch_size": "many", "compile": 2}, "search": {"seed": 1.5}},
             [

@@ -9,6 +9,7 @@ from fakes import write_timed_study
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, DeviceError, StudyMismatchError
+from hilo_nas.evaluation import Prepare
 from hilo_nas.events import FrontChanged, Notice, SearchStarted
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.proxy.kinds.short_training import RECIPE
@@ -305,3 +306,11 @@ def test_a_function_that_gives_other_images_is_refused(study, machine):
     machine.data |= {"name": "scans.py:load", "source_hash": "a" * 64, "content_hash": "f" * 16}
     with pytest.raises(StudyMismatchError, match=r"data.source: 'scans.py:load \(0123456789ab\)' in the study"):
         go_on(study, data="digits")
+
+
+def test_the_budget_of_the_image_cache_reaches_the_evaluator_in_new_and_in_stored_studies(study, machine, tmp_path):
+    go_on(study, max_cache_gib=2.5)
+    new = SearchConfig.of(space="litv2_digits", study=tmp_path / "new", trials=1, remeasure=False, max_cache_gib=1.5)
+    run_search(new, lambda event: None)
+    prepared = [task.images for task in machine.submitted if isinstance(task, Prepare) and task.images is not None]
+    assert [images["max_cache_gib"] for images in prepared] == [2.5, 1.5]
