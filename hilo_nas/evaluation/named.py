@@ -42,7 +42,7 @@ class _Timer:
     """Settings with which named networks are timed."""
 
     condition: Condition
-    """Condition of networks without a runtime of their own."""
+    """Common condition. Its runtime is the default of the networks."""
     evaluator: Evaluator
     emit: Emit
     num_classes: int
@@ -161,7 +161,8 @@ def _runtimes_of_files(networks: Sequence[NamedNetwork]) -> dict[str, str]:
 
 def _plain(condition: Condition) -> Condition:
     """Returns the condition of the reference: plain torch."""
-    return dataclasses.replace(condition, runtime="torch", **dict.fromkeys(TORCH_ONLY, False))
+    fields: dict[str, Any] = {"runtime": "torch", **dict.fromkeys(TORCH_ONLY, False)}
+    return dataclasses.replace(condition, **fields)
 
 
 def _time_in_best_runtimes(networks: Sequence[NamedNetwork], timer: _Timer) -> NamedTimings:

@@ -57,7 +57,7 @@ def test_each_network_runs_in_its_fastest_runtime_in_the_same_rounds(archs, caps
         assert tried[row["runtime"]] >= 0.98 * max(tried.values())
         assert (own["memory_mib"] is None) == (row["runtime"] != "torch")
     assert "1/3 runtimes of a.yaml" in captured.err
-    assert "3/3 timm:test_resnet in openvino is ready to be timed" in captured.err
+    assert "3/3 a.yaml in openvino is ready to be timed" in captured.err
     assert "2/2 timm:test_resnet is ready to be timed" in captured.err
 
 
