@@ -504,13 +504,19 @@ class Measured:
     """Measurements of networks that were timed in the same rounds."""
 
     condition: Condition
+    """Condition of all networks. If they can differ in their runtime, it is that of the reference, in plain torch."""
     measurements: Mapping[str, Measurement]
     """Measurement of each network, by name."""
     failures: Mapping[str, HiloNasError]
     """Error of each network that could not be timed, by name."""
+    tried: Mapping[str, Mapping[str, Measurement]] = dataclasses.field(default_factory=dict)
+    """With `runtime="best"`, the brief timings of each network by runtime. Empty otherwise."""
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns a row per network: images/s, ratio to the first network, latency in ms, memory in MiB, intervals."""
+        """Returns a row per network: images/s, ratio to the first network, latency in ms, memory in MiB, intervals.
+
+        The column `runtime` names the runtime of each network.
+        """
         from hilo_nas.report import build_cohort_frame
 
         return build_cohort_frame(self.measurements)
@@ -544,6 +550,10 @@ def measure(
     Settings that are left out come from the study of the first `STUDY:TRIAL`. Without a study, they default to a batch
     of 32 images of 224 px in fp32.
 
+    With `runtime="best"`, each network is first timed briefly in torch (in its inference form), ONNX Runtime and
+    OpenVINO, if they are installed and support the device and the precision. Then all networks are timed together, each
+    in its fastest runtime. Settings such as `timing.compile` apply to torch.
+
     Args:
         networks: Names of networks: STUDY:TRIAL, timm:NAME, onnx:FILE, openvino:FILE, the .yaml file of an
             architecture, or a preset. Append `@SIZE` to set the image size of a network in pixels.
@@ -551,7 +561,8 @@ def measure(
         batch_size: Number of images per timed call.
         img_size: Side of the images in pixels.
         precision: Precision of the networks.
-        runtime: torch, onnxruntime or openvino.
+        runtime: torch, onnxruntime, openvino or best. By default, `onnx:FILE` or `openvino:FILE` sets ONNX Runtime or
+            OpenVINO for all networks. With files of both kinds, each runs in its own runtime.
         seconds: Maximum seconds per network.
         num_classes: Number of outputs of the classifiers, for networks that are not from a study.
         config: Settings. Only those of `timing` and the idle timeout are read.
@@ -588,7 +599,7 @@ def measure(
             evaluator, Path(logs), purpose="hilo-nas measure", idle_timeout_s=asked.study.idle_timeout_s
         ) as evaluator,
     ):
-        condition, timing = measure_named(
+        timings = measure_named(
             networks,
             condition_options(asked),
             evaluator,
@@ -597,7 +608,12 @@ def measure(
             num_classes=num_classes,
             seconds=asked.timing.seconds,
         )
-    return Measured(condition=condition, measurements=timing.measurements, failures=timing.failures)
+    return Measured(
+        condition=timings.condition,
+        measurements=timings.measurements,
+        failures=timings.failures,
+        tried=timings.tried,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

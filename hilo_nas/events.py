@@ -207,7 +207,7 @@ class TrialStarted(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchStepped(Event):
-    """A benchmark starts its next step."""
+    """A benchmark, or a choice of runtimes, starts its next step."""
 
     text: str
     """Description of the networks that the step times."""

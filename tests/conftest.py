@@ -153,11 +153,12 @@ def planted_machine():
 
 @pytest.fixture
 def evaluator():
-    """Builds a fake evaluator: `evaluator(seconds_of, machine=..., failing=..., count=...)`."""
+    """Builds a fake evaluator: `evaluator(seconds_of, machine=..., failing=..., count=..., missing=...)`."""
 
-    def build(seconds_of, *, machine=None, failing=lambda name: None, count=None):
+    def build(seconds_of, *, machine=None, failing=lambda name: None, count=None, missing=None):
         quiet = Machine()
-        return FakeEvaluator(Answers(seconds_of, machine=machine or (lambda: quiet), failing=failing, count=count))
+        options = {"machine": machine or (lambda: quiet), "failing": failing, "count": count, "missing": missing or {}}
+        return FakeEvaluator(Answers(seconds_of, **options))
 
     return build
 

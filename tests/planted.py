@@ -57,10 +57,12 @@ class Answers:
         machine: Returns how the machine behaves now.
         failing: Why an entrant cannot be timed, by its name.
         count: Returns the cost of the subject of a `Count`.
+        missing: Why the machine cannot use a runtime, by its name.
     """
 
-    def __init__(self, seconds_of, *, machine, failing, count):
+    def __init__(self, seconds_of, *, machine, failing, count, missing):
         self.seconds_of, self.machine, self.failing, self.count = seconds_of, machine, failing, count
+        self.missing = missing
         self.cohorts = []
         """The names that were timed together, in turn."""
 
@@ -68,7 +70,11 @@ class Answers:
         match task:
             case Inspect():
                 target = task.target or "cpu"
-                return DeviceReport(target=target, identity=build_device(kind=kind_of_device(target)), threads=2)
+                if errors := [self.missing[form.runtime] for form in task.forms if form.runtime in self.missing]:
+                    raise errors[0]
+                forms = {form.label(): "planted" for form in task.forms}
+                identity = build_device(kind=kind_of_device(target))
+                return DeviceReport(target=target, identity=identity, threads=2, forms=forms)
             case Count():
                 return self.count(task.subject)
             case Time():

@@ -164,11 +164,18 @@ def test_networks_are_measured_side_by_side(machine, study):
     assert (measured.condition.batch_size, measured.condition.threads) == (8, 1)
     assert repr(measured).startswith("Measured(litv2_small ")
     assert "<table" in measured._repr_html_()
+    assert measured.tried == {}
     with pytest.raises(UsageError, match="num_classes must be at least 1"):
         hilo_nas.measure(["litv2_small"], num_classes=0)
     for networks in ([], "litv2_small"):
         with pytest.raises(UsageError, match="networks must be a list of at least one name"):
             hilo_nas.measure(networks)
+
+
+def test_networks_are_measured_in_their_fastest_runtimes(machine):
+    measured = hilo_nas.measure(["litv2_small", "litv2_base"], runtime="best", batch_size=8)
+    assert set(measured.to_frame()["runtime"]) == {"torch"}  # this machine is as fast in each
+    assert list(measured.tried["litv2_base"]) == ["torch", "onnxruntime", "openvino"]
 
 
 def test_a_study_is_timed_again_here_or_elsewhere(machine, study):

@@ -25,6 +25,7 @@ from hilo_nas.events import (
     DeviceAwaited,
     Event,
     LimitsForeseen,
+    NetworkPrepared,
     NetworksTimed,
     Notice,
     OtherProxyScored,
@@ -49,13 +50,18 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
-def build_display(console: Console) -> Iterator[Display]:
+def build_display(console: Console, *, shows_networks: bool = False) -> Iterator[Display]:
     """Yields a receiver that shows events: live on a terminal, else as lines. If `IS_QUIET`, shows warnings only.
 
     A live view moves the cursor by escape codes, so a terminal without colours (`NO_COLOR`) gets lines as well.
+
+    Args:
+        console: Console to print on.
+        shows_networks: True for a line about each network that is ready to be timed, if events are shown as lines.
     """
     if IS_QUIET.get() or not console.is_terminal or os.environ.get("NO_COLOR"):
-        yield _Lines(console, _warning if IS_QUIET.get() else _line)
+        lines = _line_with_networks if shows_networks else _line
+        yield _Lines(console, _warning if IS_QUIET.get() else lines)
         return
     display = LiveView(console, _line)
     with Live(console=console, get_renderable=display.render, refresh_per_second=4, transient=True):
@@ -156,6 +162,13 @@ def _line(event: Event) -> str | None:
             )
         return f"{head}  {event.state}: {escape(event.reason or '')}"
     return None
+
+
+def _line_with_networks(event: Event) -> str | None:
+    """Returns an event as text with markup, as `_line` does. Networks that are ready to be timed have a line too."""
+    if isinstance(event, NetworkPrepared):
+        return escape(f"{event.done}/{event.total} {event.name} is ready to be timed")
+    return _line(event)
 
 
 def _score_text(metric: str, score: float, width: int = 0) -> str:

@@ -18,10 +18,12 @@ HELP = """Time networks side by side on this machine, in the same rounds, with r
 A NETWORK is STUDY:TRIAL, timm:NAME, onnx:FILE, openvino:FILE, an architecture's .yaml file or litv2_small,
 litv2_medium, litv2_base. All except onnx:FILE and openvino:FILE can end with @SIZE, the image size of that network:
 timm:efficientvit_b2@256. Options that are not given come from the first STUDY:TRIAL; without one, they are 32 images of
-224 pixels in fp32. With onnx:FILE or openvino:FILE, all networks run in ONNX Runtime or OpenVINO."""
+224 pixels in fp32. With onnx:FILE or openvino:FILE, all networks run in ONNX Runtime or OpenVINO; with files of both
+kinds, each in its own runtime. With --runtime best, each network runs in the fastest runtime of this machine."""
 EXAMPLES = """Examples:
 hilo-nas measure litv2_small timm:resnet50 --batch-size 8
 hilo-nas measure my-gpu:17 timm:efficientvit_b2@256 --format csv
+hilo-nas measure litv2_small timm:resnet50 --batch-size 1 --runtime best
 hilo-nas measure litv2_small --batch-size 1 --set timing.threads=1"""
 
 
@@ -34,14 +36,13 @@ def run(
     num_classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
     output: Output = Format.table,
 ) -> None:
-    """Times the networks and prints the results."""
+    """Times the networks and prints the results. Progress goes to standard error."""
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.measure_output import print_measured
 
-    console = build_console() if output is Format.table else build_console(stderr=True)
-    with build_display(console) as display:
+    with build_display(build_console(stderr=True), shows_networks=True) as display:
         measured = api.measure(networks, config=config, num_classes=num_classes, on_event=display)
-    print_measured(measured, output, console)
+    print_measured(measured, output, build_console())
     if measured.failures:
         raise typer.Exit(max(error.exit_code for error in measured.failures.values()))

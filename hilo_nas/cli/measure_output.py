@@ -42,6 +42,11 @@ def print_measured(timing: Measured, output: Format, console: Console) -> None:
             "networks": [{**row, "measurement": measurements[row["name"]]} for row in rows],
             "failures": {name: str(error) for name, error in timing.failures.items()},
         }
+        if timing.tried:
+            content["tried"] = {
+                name: {runtime: dataclasses.asdict(own) for runtime, own in found.items()}
+                for name, found in timing.tried.items()
+            }
         echo(json.dumps(content, indent=1))
     elif timing.measurements:
         _print_cohort_table(timing, frame.to_dict("records"), console)
@@ -49,7 +54,9 @@ def print_measured(timing: Measured, output: Format, console: Console) -> None:
         console.print(
             f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ±: half of a 95 % interval; "
             "ratio: to the first network, from paired rounds\n"
-            "px: side of the images; p50 ms, p95 ms: time of one call; MiB: peak memory of one call",
+            "px: side of the images; p50 ms, p95 ms: time of one call; MiB: peak memory of one call in torch"
+            + "\nruntime: the fastest of those that this machine has for the network"
+            * bool(timing.tried),
             style="dim",
             soft_wrap=True,
         )
@@ -61,9 +68,14 @@ def print_measured(timing: Measured, output: Format, console: Console) -> None:
 
 
 def _print_cohort_table(timing: Measured, rows: Sequence[Mapping[Any, Any]], console: Console) -> None:
-    """Prints a row for each network: speed with interval, ratio to the first network, latency and memory."""
+    """Prints a row for each network: speed with interval, ratio to the first network, latency and memory.
+
+    The runtime of each network is a column if networks can differ in it.
+    """
+    runtimes = [row["runtime"] for row in rows]
     columns = [
         Column("network", [row["name"] for row in rows], justify="left"),
+        *([Column("runtime", runtimes, justify="left")] if timing.tried or len(set(runtimes)) > 1 else []),
         Column("px", [str(row["img_size"]) for row in rows], rank=3),
         Column(
             "images/s",

@@ -2,7 +2,7 @@
 
 from hilo_nas.evaluation.drive import Steps, drive, run_task
 from hilo_nas.evaluation.local_evaluator import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
-from hilo_nas.evaluation.named import measure_named, time_networks
+from hilo_nas.evaluation.named import NamedTimings, measure_named
 from hilo_nas.evaluation.protocol import (
     Blame,
     Evaluator,
@@ -12,6 +12,7 @@ from hilo_nas.evaluation.protocol import (
     Progress,
     blame_of,
 )
+from hilo_nas.evaluation.runtime_choice import CHOICE_SECONDS, Runtimes, choose_fastest, find_runtimes
 from hilo_nas.evaluation.tasks import (
     Count,
     DeviceReport,
@@ -27,6 +28,7 @@ from hilo_nas.evaluation.tasks import (
 )
 
 __all__ = [
+    "CHOICE_SECONDS",
     "BenchWorker",
     "Blame",
     "Count",
@@ -37,9 +39,11 @@ __all__ = [
     "Inspect",
     "LocalEvaluator",
     "Message",
+    "NamedTimings",
     "Preparation",
     "Prepare",
     "Progress",
+    "Runtimes",
     "Score",
     "Scoring",
     "Steps",
@@ -47,11 +51,12 @@ __all__ = [
     "Time",
     "Timing",
     "blame_of",
+    "choose_fastest",
     "drive",
     "evaluator_or_local",
+    "find_runtimes",
     "measure_named",
     "run_task",
     "task_from_dict",
-    "time_networks",
     "use_evaluator",
 ]

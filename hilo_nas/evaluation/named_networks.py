@@ -9,13 +9,14 @@ from typing import Any
 
 from hilo_nas.arch.config import PRESETS, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.measurement import RUNTIMES
 from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.trial_names import parse_trial
 
 __all__ = ["FILES", "NamedNetwork", "find_network"]
 
-FILES = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""Default runtime of each kind of network file."""
+FILES = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
+"""Runtimes of each kind of network file. The first is the default."""
 _SIZED = re.compile(r"(?P<name>.+)@(?P<img_size>[1-9][0-9]{0,5})")
 
 
@@ -29,6 +30,11 @@ class NamedNetwork:
     """The network in the format of `Entrant.subject`."""
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of the study's objective condition, and `num_classes`. Empty for a network that is not from a study."""
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Runtimes that can run the network, if they are installed."""
+        return next((runtimes for kind, runtimes in FILES.items() if kind in self.subject), RUNTIMES)
 
 
 def find_network(name: str) -> NamedNetwork:

@@ -15,6 +15,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition, kind_of_device
 
 __all__ = [
+    "BEST_RUNTIME",
     "CONDITION_OPTIONS",
     "LIMIT_OPTIONS",
     "Requirements",
@@ -23,6 +24,8 @@ __all__ = [
     "expected_objective",
 ]
 
+BEST_RUNTIME = "best"
+"""Value of the setting `timing.runtime` that times each network in its fastest runtime. No condition has it."""
 LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
 """Quantity (`hilo_nas.space.LIMITS`) that each search setting limits."""
 

@@ -72,7 +72,8 @@ class BenchReport:
     """Results of one benchmark. They can include several precisions and batch sizes (see `condition`)."""
 
     bench: str
-    """`ruler`, `attention`, `backbones`, `stages`, `official`, `samplers`, `releases` or `proxy-check`."""
+    """`ruler`, `attention`, `backbones`, `backbones-best`, `stages`, `official`, `samplers`, `releases` or
+    `proxy-check`."""
     title: str
     command: str
     """Command that reproduces the results."""

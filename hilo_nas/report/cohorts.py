@@ -31,6 +31,7 @@ COHORT_COLUMNS = (
     "rounds",
     "verdict",
     "form",
+    "runtime",
     "condition",
     "device",
 )
@@ -76,6 +77,7 @@ def _row(name: str, own: Measurement, first: Measurement) -> dict[str, Any]:
         "ratio_high": high,
         "is_paired": is_paired,
         "rounds": len(own.call_seconds),
+        "runtime": own.condition.runtime,
         "condition": own.condition.label(),
         "device": own.device.model,
     }

@@ -230,7 +230,8 @@ def measure_cohort(
                 except (UsageError, ConversionError) as error:
                     del conditions[name]
                     failed[name] = {"error": {"kind": type(error).__name__, "message": str(error)}}
-                emit(NetworkPrepared(name=name, done=i + 1, total=len(entrants)))
+                else:
+                    emit(NetworkPrepared(name=name, done=i + 1, total=len(entrants)))
             seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
             found = {}
             if networks:

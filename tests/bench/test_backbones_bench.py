@@ -8,13 +8,16 @@ from hilo_nas.arch.config import ArchConfig
 from hilo_nas.arch.cost import NetworkCost, count_macs, count_params
 from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan, group_networks, run_backbones
 from hilo_nas.bench.backbones.backbones_report import report_backbones
-from hilo_nas.bench.backbones.forms import NetworkForms, choose_form, name_form
+from hilo_nas.bench.backbones.forms import NetworkForms, choose_form, list_forms, name_form
 from hilo_nas.bench.backbones.known_backbones import BACKBONES, BASE, choose_backbones
 from hilo_nas.errors import ConversionError, MeasurementError, OutOfMemoryError, UsageError
-from hilo_nas.events import BenchStepped
+from hilo_nas.evaluation import Runtimes
+from hilo_nas.events import BenchStepped, Notice
 from hilo_nas.report import render_markdown
 
 SECONDS = {"litv2_small": 0.02, "resnet50": 0.03, "repvit_m1_1": 0.01}
+IN_RUNTIMES = {"litv2_small": (1.2, 1.1), "resnet50": (1.5, 2.0), "repvit_m1_1": (0.9, 0.8)}
+"""How many times as fast as plain torch each network is in ONNX Runtime and in OpenVINO."""
 
 
 def seconds_of(name, entrant):
@@ -22,6 +25,8 @@ def seconds_of(name, entrant):
     subject, condition = entrant.subject, entrant.condition
     network = subject.get("timm", "litv2_small")
     seconds = SECONDS[network]
+    if condition.runtime != "torch":
+        return seconds / IN_RUNTIMES[network][("onnxruntime", "openvino").index(condition.runtime)]
     if network == "repvit_m1_1" and condition.fused:
         seconds /= 1.3
     if network == "resnet50" and condition.channels_last:
@@ -40,10 +45,10 @@ def count(subject):
 def run(evaluator, planted_machine, tmp_path):
     """Runs the bench on a fake evaluator."""
 
-    def bench(*, failing=lambda name: None, **fields):
+    def bench(*, failing=lambda name: None, missing=None, **fields):
         plan = BackbonesPlan(**{"device": "cpu", "networks": ("resnet50", "repvit_m1_1"), **fields})
         quiet = planted_machine(noise=0.005)
-        fake = evaluator(seconds_of, machine=lambda: quiet, failing=failing, count=count)
+        fake = evaluator(seconds_of, machine=lambda: quiet, failing=failing, count=count, missing=missing)
         events = []
         findings = run_backbones(plan, events.append, logs=tmp_path, evaluator=fake)
         return plan, findings, events, fake.answers
@@ -97,6 +102,52 @@ def test_compiled_forms_are_tried_where_wanted_with_the_best_of_the_others(run):
     assert not BackbonesPlan().is_compiling("cpu")
     assert BackbonesPlan().is_compiling("cuda:1")
     assert plan.is_compiling("cpu")
+
+
+def test_with_best_each_network_runs_in_its_fastest_runtime(run):
+    _, findings, _, fake = run(best=True)
+    rows = {row["network"]: row for row in findings.list_rows()}
+    assert {name: row["form"] for name, row in rows.items()} == {
+        "litv2_small": "onnxruntime",
+        "resnet50": "openvino",
+        "repvit_m1_1": "fused",
+    }
+    assert rows["resnet50"]["ratio"] == pytest.approx(0.02 / 1.2 / (0.03 / 2.0), rel=0.01)
+    assert rows["resnet50"]["plain_ratio"] == pytest.approx(0.02 / 0.03, rel=0.01)
+    assert all(row["ratio_is_paired"] and row["gain_is_paired"] for row in rows.values())
+    in_torch = ["plain", "channels_last", "fused", "fused channels_last"]
+    assert fake.cohorts[1] == [*in_torch, "onnxruntime", "openvino"]
+    assert fake.cohorts[-1][:2] == ["litv2_small plain", "litv2_small onnxruntime"]
+
+
+def test_a_runtime_that_this_machine_lacks_is_skipped_and_named(run):
+    missing = {"openvino": UsageError("runtime openvino needs openvino, which is not installed")}
+    plan, findings, events, _ = run(best=True, missing=missing)
+    assert [row["form"] for row in findings.list_rows()] == ["onnxruntime", "onnxruntime", "fused"]
+    assert findings.runtimes == Runtimes(found=("onnxruntime",), skipped={"openvino": str(missing["openvino"])})
+    assert any(isinstance(event, Notice) and "openvino is skipped" in event.text for event in events)
+    report = report_backbones(plan, findings, "hilo-nas bench backbones --best")
+    text = render_markdown(report)
+    assert "Runtimes tried: torch, ONNX Runtime." in text
+    assert "Runtime skipped: OpenVINO, because runtime openvino needs openvino" in text
+    assert report.stem.startswith("backbones-best-part-cpu-")
+
+
+def test_a_network_that_a_runtime_cannot_run_continues_in_the_others(run):
+    error = ConversionError("openvino must be able to express the network")
+    _, findings, _, _ = run(best=True, failing=lambda name: error if name == "openvino" else None)
+    rows = {row["network"]: row for row in findings.list_rows()}
+    assert rows["resnet50"]["form"] == "onnxruntime"
+    assert rows["resnet50"]["ratio_is_paired"]
+    assert rows["resnet50"]["failure"] == f"resnet50 openvino: {error}"
+    assert rows["resnet50"]["verdict"] != "failed"
+
+
+def test_compiled_forms_share_the_rounds_of_the_fastest_runtime(run):
+    _, findings, _, fake = run(best=True, compile=True)
+    assert fake.cohorts[3] == ["plain", "channels_last", "openvino", "channels_last compiled"]
+    # 1.1 times by channels-last and twice by compilation, compared with twice by OpenVINO
+    assert [row["form"] for row in findings.list_rows()] == ["compiled", "channels_last compiled", "fused compiled"]
 
 
 def test_the_batch_follows_the_device():
@@ -196,6 +247,15 @@ def test_the_simpler_form_wins_where_a_timing_cannot_tell():
     assert name_form(network(BACKBONES[0], plain=100.0, fused=103.0).best) == "fused"
     slower = [build_measurement(speed) for speed in (90.0, 100.0, 99.9)]
     assert choose_form(slower) is slower[1]
+
+
+def test_forms_are_listed_from_the_simplest_and_named_by_what_they_change():
+    forms = list_forms(build_condition(), runtimes=("openvino",))
+    names = ["plain", "channels_last", "fused", "fused channels_last", "openvino"]
+    assert [name_form(form) for form in forms] == names
+    assert name_form(forms[3].vary(compile=True)) == "fused channels_last compiled"
+    own = list_forms(build_condition(), has_own_layout=True)
+    assert [name_form(form) for form in own] == names[:3]
 
 
 def test_a_form_that_found_nothing_to_fuse_is_no_form_of_its_own():

@@ -130,6 +130,15 @@ def test_a_pipe_hears_nothing_of_what_happens_too_often(event):
     assert say(event) == ""
 
 
+@pytest.mark.parametrize("event", [NetworkPrepared(name="timm:[x]", done=1, total=9), Notice(text="3 were copied")])
+def test_a_pipe_hears_of_each_network_where_a_command_times_a_few(event):
+    console = Console(file=io.StringIO(), color_system=None, width=100, highlight=False)
+    with build_display(console, shows_networks=True) as display:
+        display(event)
+    is_notice = isinstance(event, Notice)
+    assert console.file.getvalue() == ("3 were copied\n" if is_notice else "1/9 timm:[x] is ready to be timed\n")
+
+
 def test_a_terminal_sees_the_phase_under_way():
     shown = say(
         CalibrationStarted(condition="cpu-b1"),

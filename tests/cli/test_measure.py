@@ -11,6 +11,7 @@ from builders import TINY
 
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.cli import main
+from hilo_nas.testing import use_evaluator
 
 TINIER = ArchConfig(patch_size=2, embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 
@@ -36,6 +37,44 @@ def test_networks_are_timed_side_by_side_and_a_wrong_one_is_named(archs, capsys)
     assert first["measurement"]["cohort"] == second["measurement"]["cohort"]
     assert "timm:nonesuch" in content["failures"]
     assert "no model 'nonesuch'" in captured.err
+
+
+@pytest.mark.slow
+def test_each_network_runs_in_its_fastest_runtime_in_the_same_rounds(archs, capsys):
+    for library in ("onnxruntime", "onnxscript", "openvino"):
+        pytest.importorskip(library)
+    assert main(["measure", "a.yaml", "timm:test_resnet", *SHORT, "--runtime", "best", "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert list(content["tried"]["a.yaml"]) == ["torch", "onnxruntime", "openvino"]
+    first, second = (row["measurement"] for row in content["networks"])
+    assert first["cohort"] == second["cohort"]
+    assert first["threads"] == second["threads"]
+    for row in content["networks"]:
+        own = row["measurement"]
+        assert row["runtime"] == own["condition"]["runtime"]
+        tried = {runtime: timing["ratio"] for runtime, timing in content["tried"][row["name"]].items()}
+        assert tried[row["runtime"]] >= 0.98 * max(tried.values())
+        assert (own["memory_mib"] is None) == (row["runtime"] != "torch")
+    assert "1/3 runtimes of a.yaml" in captured.err
+    assert "3/3 a.yaml in openvino is ready to be timed" in captured.err
+    assert "2/2 timm:test_resnet is ready to be timed" in captured.err
+
+
+def test_the_table_names_the_runtime_of_each_network_where_they_can_differ(archs, evaluator, capsys):
+    def seconds_of(name, entrant):
+        return 0.01 if (entrant.condition.runtime == "openvino") == name.startswith("a.yaml") else 0.02
+
+    with use_evaluator(lambda logs, **options: evaluator(seconds_of)):
+        assert main(["measure", "a.yaml", "b.yaml", *SHORT, "--runtime", "best"]) == 0
+        captured = capsys.readouterr()
+        words = captured.out.replace("│", " ").split()
+        assert [words[words.index(name) + 1] for name in ("a.yaml", "b.yaml")] == ["openvino", "torch"]
+        assert "runtime: the fastest of those" in captured.out
+        assert "cpu-b2-16px-fp32-t2 on" in captured.out
+        assert "a.yaml runs in openvino" in captured.err
+        assert main(["measure", "a.yaml", "b.yaml", *SHORT]) == 0
+        assert "runtime" not in capsys.readouterr().out
 
 
 CHILD = """

@@ -142,6 +142,9 @@ def test_a_study_without_a_proxy_is_timed_and_says_what_comes_next(home, machine
         (("--set", "search.baselines=timm:resnet18,"), "as NAME or timm:NAME, but got 'timm:resnet18,'"),
         (("--set", "search.baselines=timm:swoft"), "timm has no model 'swoft'. Use swift or dull."),
         (("--set", "search.baselines=timm:swift", "--set", "study.speeds=edge"), "no study 'edge'"),
+        (("--runtime", "best"), "but got 'best': all networks of a study have the same condition"),
+        (("--runtime", "best", "--hours", "1"), "but got 'best': all networks of a study have the same condition"),
+        (("--set", "timing.also=runtime=best"), "runtime must be one of torch, onnxruntime, openvino, but got 'best'"),
         (("--runtime", "tensorrt"), "runtime must be one of torch, onnxruntime, openvino, but got 'tensorrt'"),
         (
             (

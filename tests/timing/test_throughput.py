@@ -351,7 +351,9 @@ def test_a_network_that_cannot_run_so_is_told_apart_and_the_others_are_timed(fak
     found = fake.run_cohort(subjects, calibration=anchored(), emit=events.append)
     assert found["x"] == {"error": {"kind": "UsageError", "message": refusal}}
     assert Measurement.from_dict(found["own"]).images_per_s == pytest.approx(500.0)
-    assert [event.done for event in events if isinstance(event, NetworkPrepared)] == [1, 2]
+    assert [event for event in events if isinstance(event, NetworkPrepared)] == [
+        NetworkPrepared(name="own", done=2, total=2)
+    ]
 
 
 def test_a_cohort_of_which_nothing_can_run_takes_no_rounds(fake):

@@ -1,8 +1,9 @@
 """Benchmark of LITv2 and other backbones in two forms: plain (eager, NCHW) and best (the fastest form on the device).
 
-A short preliminary timing finds the best form of each network. Then the plain and best forms of all networks are timed
-in cohorts that share their rounds. A cohort holds 24 entries at most, so two cohorts are needed for all networks.
-LITv2-S runs in both, so that every ratio to it is measured round by round.
+A short preliminary timing finds the best form of each network: in torch, and with `BackbonesPlan.best` also in ONNX
+Runtime and OpenVINO. Then the plain and best forms of all networks are timed in cohorts that share their rounds. A
+cohort holds 24 entries at most, so two cohorts are needed for all networks. LITv2-S runs in both, so that every ratio
+to it is measured round by round.
 """
 
 from __future__ import annotations
@@ -13,11 +14,22 @@ from pathlib import Path
 
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.arch.cost import NetworkCost, count_cost
-from hilo_nas.bench.backbones.forms import FORMS, BackbonesFindings, Cohort, NetworkForms, name_form
+from hilo_nas.bench.backbones.forms import BackbonesFindings, Cohort, NetworkForms, list_forms, name_form
 from hilo_nas.bench.backbones.known_backbones import BASE, Backbone, choose_backbones
 from hilo_nas.bench.cohort_timing import time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
-from hilo_nas.evaluation import Count, Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
+from hilo_nas.evaluation import (
+    CHOICE_SECONDS,
+    Count,
+    Evaluator,
+    Inspect,
+    Runtimes,
+    Time,
+    Timing,
+    evaluator_or_local,
+    find_runtimes,
+    run_task,
+)
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.timing import TOGETHER, Entrant
@@ -27,8 +39,6 @@ __all__ = ["BackbonesPlan", "group_networks", "run_backbones"]
 _BATCH_SIZES = {"cpu": 8}
 _BATCH_SIZE = 64
 _NUM_CLASSES = 1000
-_FORM_SECONDS = 2.0
-"""Maximum seconds per form in the preliminary timing."""
 _IDLE_TIMEOUT_S = 1800.0
 """Seconds without output after which a worker counts as hung. Compilation takes minutes and prints nothing."""
 _TimeEach = Callable[[dict[str, Entrant], float], Timing]
@@ -53,6 +63,8 @@ class BackbonesPlan:
     """Names from `BACKBONES`. If empty, all are timed. LITv2-S is always included."""
     compile: bool | None = None
     """True to try compiled forms too. None compiles on CUDA devices only, because a CPU takes minutes per network."""
+    best: bool = False
+    """True to try ONNX Runtime and OpenVINO too, if they are installed and support the device and the precision."""
     seconds: float = 10.0
     """Maximum seconds per form in the final timing. At least 12 rounds are always timed."""
     threads: int | None = None
@@ -98,6 +110,9 @@ def run_backbones(
     with evaluator_or_local(evaluator, logs, purpose="bench backbones", idle_timeout_s=_IDLE_TIMEOUT_S) as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         condition = plan.condition(report.identity.kind)
+        runtimes = Runtimes()
+        if plan.best:
+            runtimes = find_runtimes(condition, evaluator, emit, target=report.target)
         costs = _count(backbones, plan.img_size, evaluator, emit)
         calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
         assert calibration is not None, "a timing task without entries must return a calibration"
@@ -112,7 +127,8 @@ def run_backbones(
         networks: list[NetworkForms] = []
         for backbone in backbones:
             emit(BenchStepped(text=f"forms of {backbone.name}", done=len(networks), total=len(backbones) + 1))
-            networks.append(_try_forms(time_each, backbone, costs[backbone.name], plan, condition))
+            forms = list_forms(condition, has_own_layout=backbone.name in PRESETS, runtimes=runtimes.found)
+            networks.append(_try_forms(time_each, backbone, costs[backbone.name], plan, forms))
         emit(BenchStepped(text="plain and best forms of all networks", done=len(backbones), total=len(backbones) + 1))
         cohorts: list[Cohort] = []
         failures: dict[str, HiloNasError] = {}
@@ -120,7 +136,7 @@ def run_backbones(
             cohort, failed = _time_group(time_each, group, plan, condition)
             cohorts.append(cohort)
             failures |= failed
-    found = BackbonesFindings(networks=networks, cohorts=cohorts, failures=failures)
+    found = BackbonesFindings(networks=networks, cohorts=cohorts, failures=failures, runtimes=runtimes)
     if not found.measurements:
         name, why = next(iter(found.list_failures().items()))
         raise MeasurementError(f"none of {len(backbones)} networks could be timed; {name}: {why}")
@@ -147,26 +163,37 @@ def _count(
 
 
 def _try_forms(
-    time_each: _TimeEach, backbone: Backbone, cost: NetworkCost | None, plan: BackbonesPlan, condition: Condition
+    time_each: _TimeEach,
+    backbone: Backbone,
+    cost: NetworkCost | None,
+    plan: BackbonesPlan,
+    conditions: Sequence[Condition],
 ) -> NetworkForms:
-    """Times the forms of one network in the same rounds, then its best form together with the compiled best form."""
+    """Times the forms of one network in the same rounds, then its best forms together with the compiled one.
+
+    Args:
+        time_each: Times the forms.
+        backbone: The network.
+        cost: Its cost, if it could be counted.
+        plan: Settings.
+        conditions: Conditions of the forms without compilation, the plain one first.
+    """
     forms: dict[str, Measurement] = {}
     failures: dict[str, HiloNasError] = {}
 
     def try_out(conditions: Sequence[Condition]) -> NetworkForms:
         subject = backbone.subject(plan.img_size)
         entrants = {name_form(form): Entrant(subject=subject, condition=form) for form in conditions}
-        timing = time_each(entrants, _FORM_SECONDS)
+        timing = time_each(entrants, CHOICE_SECONDS)
         forms.update(timing.measurements)
         failures.update(timing.failures)
         return NetworkForms(backbone=backbone, forms=dict(forms), failures=dict(failures), cost=cost)
 
-    # LITv2's inference form chooses its own memory layout, so the layout of the images makes no difference.
-    candidates = [form for form in FORMS if form != (True, True) or backbone.name not in PRESETS]
-    network = try_out([dataclasses.replace(condition, fused=fused, channels_last=nhwc) for fused, nhwc in candidates])
-    if network.best is not None and plan.is_compiling(condition.device):
-        # The plain form comes first, because the reference uses the layout of the first entry.
-        network = try_out([condition, network.best, dataclasses.replace(network.best, compile=True)])
+    network = try_out(conditions)
+    plain, in_torch, best = conditions[0], network.best_in_torch, network.best
+    if in_torch is not None and best is not None and plan.is_compiling(plain.device):
+        # The plain form comes first, because the reference uses the layout of the first entry. Equal forms are one.
+        network = try_out([plain, in_torch, best, in_torch.vary(compile=True)])
     return network
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan
 from hilo_nas.bench.backbones.forms import BackbonesFindings
 from hilo_nas.bench.report_notes import INTERVALS, plan_settings
+from hilo_nas.evaluation import Runtimes
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, word
 
@@ -17,6 +18,7 @@ __all__ = ["report_backbones"]
 def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: str) -> BenchReport:
     """Returns the report of the backbone benchmark: a table of networks and a table of the forms tried."""
     group_note = findings.check_groups()
+    runtimes = _describe_runtimes(findings.runtimes) if plan.best else []
     table = BenchTable(
         title="LITv2 and other backbones",
         rows=[{**row, "top1": _top1(row)} for row in findings.list_rows()],
@@ -38,6 +40,7 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
         notes=[
             "plain: eager, NCHW, as built. best: the fastest form in the second table, or the simplest form that is "
             f"not measurably slower. Ratios compare best with best and plain with plain. {INTERVALS}",
+            *runtimes,
             "Networks of one cohort shared their rounds, and LITv2-S ran in every cohort. Each ratio to LITv2-S, and "
             "each ratio between two forms of a network, is therefore measured round by round. Compare networks of "
             "different cohorts by their ratios to LITv2-S." + (f" {group_note}." if group_note else ""),
@@ -67,7 +70,7 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
         ],
     )
     return BenchReport(
-        bench="backbones",
+        bench="backbones-best" if plan.best else "backbones",
         title="LITv2 compared with other backbones",
         command=command,
         settings=plan_settings(plan),
@@ -78,6 +81,20 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
         headlines=findings.list_headlines(),
         is_part=bool(plan.networks),
     )
+
+
+def _describe_runtimes(runtimes: Runtimes) -> list[str]:
+    """Returns notes about the runtimes that were tried and skipped."""
+    tried = f"torch, {' and '.join(map(_label, runtimes.found))}" if runtimes.found else "torch alone"
+    notes = [
+        f"Runtimes tried: {tried}. The best columns compare each network in its own fastest form, so two networks of "
+        "one ratio can run in different runtimes. Only torch reports its memory (MiB)."
+    ]
+    return notes + [f"Runtime skipped: {_label(name)}, because {why}" for name, why in runtimes.skipped.items()]
+
+
+def _label(runtime: str) -> str:
+    return {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}.get(runtime, runtime)
 
 
 def _top1(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Forms in which a network can run, the choice of the best form, and the findings of the backbone benchmark.
 
-A form is a combination of fusion, memory layout and compilation, such as `fused channels_last`.
+A form is a variation of the plain condition (eager torch, NCHW): fusion, memory layout and compilation in torch, such
+as `fused channels_last`, or another runtime, such as `openvino`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.bench.backbones.known_backbones import BASE, PUBLISHED_SPEEDS, Backbone
 from hilo_nas.bench.cohort_timing import advise, ratio_fields, speed_fields
 from hilo_nas.errors import HiloNasError
+from hilo_nas.evaluation import Runtimes, choose_fastest
 from hilo_nas.measurement import Condition, Measurement
 
-__all__ = ["FORMS", "PLAIN", "BackbonesFindings", "Cohort", "NetworkForms", "choose_form", "name_form"]
+__all__ = ["PLAIN", "BackbonesFindings", "Cohort", "NetworkForms", "choose_form", "list_forms", "name_form"]
 
-FORMS = ((False, False), (False, True), (True, False), (True, True))
-"""Forms without compilation, the simplest first, as pairs (fused, channels_last)."""
 PLAIN = "plain"
-_MIN_GAIN = 0.015
-"""Relative gain in speed that a form needs over a simpler one. It is about the width of a timing's interval."""
+_EAGER: tuple[Mapping[str, bool], ...] = (
+    {},
+    {"channels_last": True},
+    {"fused": True},
+    {"fused": True, "channels_last": True},
+)
+"""Fields of each form in torch without compilation, the simplest form first."""
 _NOTHING_FUSED = " fused"
 """Ending of the form's name from `hilo_nas.timing.fuse` if there was nothing to fold or re-parameterize."""
 _RESNET = "resnet50"
@@ -30,8 +35,25 @@ Cohort = Mapping[str, Mapping[str, Measurement]]
 """Measurements of networks that shared their rounds, by network name and form."""
 
 
+def list_forms(plain: Condition, *, has_own_layout: bool = False, runtimes: Sequence[str] = ()) -> list[Condition]:
+    """Returns the conditions of a network's forms without compilation, the simplest first.
+
+    Args:
+        plain: Condition of the plain form.
+        has_own_layout: True if the fused network chooses its own memory layout, so that the layout of the images makes
+            no difference.
+        runtimes: Runtimes besides torch.
+    """
+    eager = [plain.vary(**fields) for fields in _EAGER]
+    if has_own_layout:
+        eager = [form for form in eager if not (form.fused and form.channels_last)]
+    return [*eager, *(plain.vary(runtime=runtime) for runtime in runtimes)]
+
+
 def name_form(condition: Condition) -> str:
-    """Returns the name of the form that a condition describes, for example "fused channels_last"."""
+    """Returns the name of the form that a condition describes, for example `fused channels_last` or `openvino`."""
+    if condition.runtime != "torch":
+        return condition.runtime
     parts = ["fused"] * condition.fused + ["channels_last"] * condition.channels_last + ["compiled"] * condition.compile
     return " ".join(parts) or PLAIN
 
@@ -41,9 +63,7 @@ def choose_form(forms: Sequence[Measurement]) -> Measurement:
 
     Skips fused forms in which there was nothing to fuse, because they equal the unfused network.
     """
-    different = [form for form in forms if not form.form.endswith(_NOTHING_FUSED)] or forms
-    fastest = max(form.images_per_s for form in different)
-    return next(form for form in different if form.images_per_s >= fastest * (1 - _MIN_GAIN))
+    return choose_fastest([form for form in forms if not form.form.endswith(_NOTHING_FUSED)] or forms)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +83,12 @@ class NetworkForms:
         """Condition of the best form; None if no form ran."""
         return choose_form(list(self.forms.values())).condition if self.forms else None
 
+    @property
+    def best_in_torch(self) -> Condition | None:
+        """Condition of the best form in torch; None if no form ran in torch."""
+        forms = [form for form in self.forms.values() if form.condition.runtime == "torch"]
+        return choose_form(forms).condition if forms else None
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackbonesFindings:
@@ -72,6 +98,8 @@ class BackbonesFindings:
     cohorts: Sequence[Cohort]
     failures: Mapping[str, HiloNasError]
     """Errors in the final timing, by network and form."""
+    runtimes: Runtimes = dataclasses.field(default_factory=Runtimes)
+    """Runtimes besides torch that were tried and skipped. Empty without `BackbonesPlan.best`."""
 
     @property
     def measurements(self) -> list[Measurement]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "Compare LITv2 with networks from timm, as built and in the form that is fastest on the device."
-EXAMPLES = "Example:\nhilo-nas bench backbones --device cuda --precision fp16"
+EXAMPLES = """Examples:
+hilo-nas bench backbones --device cuda --precision fp16
+hilo-nas bench backbones --device cpu --best"""
 
 
 def run(
@@ -33,6 +35,10 @@ def run(
         bool | None,
         typer.Option("--compile/--no-compile", help="Try compiled forms too. Default: only on CUDA devices."),
     ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Try ONNX Runtime and OpenVINO too. Default: torch only."),
+    ] = False,
     seconds: Annotated[float, typer.Option(help="Maximum seconds per form in the final timing.")] = 10.0,
     threads: Threads = None,
     shown: Shown = Format.table,
@@ -50,6 +56,7 @@ def run(
         img_size=img_size,
         networks=tuple(network or ()),
         compile=compile_,
+        best=best,
         seconds=seconds,
         threads=threads,
     )
@@ -57,7 +64,7 @@ def run(
     def bench(emit: Emit, logs: Path) -> list[BenchReport]:
         findings = run_backbones(plan, emit, logs=logs)
         options = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
-        options |= {"threads": threads}
+        options |= {"best": best, "threads": threads}
         command = spell_command("hilo-nas bench backbones", findings.measurements[0].condition, options)
         return [report_backbones(plan, findings, command)]
 

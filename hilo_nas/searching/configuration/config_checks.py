@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import Condition, ProxyPlan, kind_of_device
+from hilo_nas.measurement.condition_options import BEST_RUNTIME
 from hilo_nas.proxy.kinds import list_proxies, proxy_named
 from hilo_nas.searching.configuration.default_baselines import DEFAULT
 
@@ -100,6 +101,8 @@ def _check_device(config: SearchConfig) -> None:
 
 def _check_condition(config: SearchConfig) -> None:
     fields = _without_none({name: getattr(config.timing, name) for name in ("precision", "runtime", "env")})
+    if fields.get("runtime") == BEST_RUNTIME:  # only `measure` accepts it
+        del fields["runtime"]
     if fields.get("precision") == "int8":
         fields.setdefault("runtime", "openvino")  # the runtime may come from a study
     Condition(**fields)

@@ -7,8 +7,14 @@ from typing import Any
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import Condition, ProxyPlan
-from hilo_nas.measurement.condition_options import CONDITION_OPTIONS, LIMIT_OPTIONS, Requirements, build_requirements
+from hilo_nas.measurement import RUNTIMES, Condition, ProxyPlan
+from hilo_nas.measurement.condition_options import (
+    BEST_RUNTIME,
+    CONDITION_OPTIONS,
+    LIMIT_OPTIONS,
+    Requirements,
+    build_requirements,
+)
 from hilo_nas.plugins import hash_source
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
 from hilo_nas.searching.configuration.default_baselines import DEFAULT, named_baselines
@@ -25,6 +31,7 @@ __all__ = [
     "PLAN_SETTINGS",
     "RANDOM",
     "check_proxy_options",
+    "check_single_runtime",
     "condition_options",
     "config_of",
     "defaults_of",
@@ -69,6 +76,16 @@ def check_proxy_options(config: SearchConfig, proxy: Proxy) -> None:
     ]
     if faults:
         raise UsageError("\n".join(faults))
+
+
+def check_single_runtime(config: SearchConfig) -> None:
+    """Raises UsageError if `timing.runtime` is `best`, with which the networks of a study would differ in condition."""
+    if config.timing.runtime == BEST_RUNTIME:
+        raise UsageError(
+            f"timing.runtime must be one of {', '.join(RUNTIMES)}, but got {BEST_RUNTIME!r}: all networks of a study "
+            f"have the same condition. Only `hilo-nas measure` accepts {BEST_RUNTIME}. In a study, timing.also records "
+            "the speeds in further runtimes."
+        )
 
 
 def condition_options(config: SearchConfig) -> dict[str, Any]:
@@ -142,8 +159,9 @@ def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
     changed.
 
     Raises:
-        UsageError: The proxy does not exist.
+        UsageError: The proxy does not exist, or the runtime is `best`.
     """
+    check_single_runtime(config)
     defaults = defaults_of(config, space)
     unused = proxy_named(config.proxy.name or defaults["proxy.name"]).unused_options
     if config.search.trials is not None:

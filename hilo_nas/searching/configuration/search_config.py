@@ -16,6 +16,7 @@ from typing import Any
 from hilo_nas.data.reading import CLASS_LEVELS, parse_range
 from hilo_nas.errors import RecordError, UsageError
 from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES
+from hilo_nas.measurement.condition_options import BEST_RUNTIME
 from hilo_nas.measurement.fields import named_faults, read_field
 from hilo_nas.proxy.kinds import proxy_names
 from hilo_nas.searching.configuration.config_checks import SAMPLERS, list_faults
@@ -59,7 +60,9 @@ class TimingConfig:
     batch_size: int | None = _field(None, "images per timed call")
     img_size: int | None = _field(None, "side of the timed images in pixels")
     precision: str | None = _field(None, f"number format: {', '.join(PRECISIONS)}")
-    runtime: str | None = _field(None, f"runtime of the networks: {', '.join(RUNTIMES)}")
+    runtime: str | None = _field(
+        None, f"runtime of the networks: {', '.join(RUNTIMES)}; {BEST_RUNTIME} (the fastest) for measure only"
+    )
     channels_last: bool | None = _field(None, "use the channels_last memory format of torch")
     compile: bool | None = _field(None, "use torch.compile")
     cuda_graph: bool | None = _field(None, "replay a CUDA graph")

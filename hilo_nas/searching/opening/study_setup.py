@@ -26,6 +26,7 @@ from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.searching.configuration.resolve import (
     DEFAULT_SPACE,
     DEFAULT_TRIALS,
+    check_single_runtime,
     condition_options,
     plan_of,
     reading_of,
@@ -419,7 +420,12 @@ def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
     """Returns the requested space, or None, and the study, which need not exist yet.
 
     A new study that copies results uses the space of its source, unless the configuration names another one.
+
+    Raises:
+        NotFoundError: The study or the space does not exist.
+        UsageError: A setting is invalid in every study.
     """
+    check_single_runtime(config)
     if config.space is None and config.study.name is not None:
         try:
             return None, open_study(config.study.name)
