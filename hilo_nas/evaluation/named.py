@@ -111,7 +111,8 @@ def measure_named(
     defaults = {name: value for name, value in from_study.items() if name not in ("device", "num_classes", "threads")}
     fields = {**_DEFAULTS, **defaults, **given}
     if is_best or own:
-        fields["runtime"] = "torch" if is_best else next(iter(own.values()))
+        is_int8 = fields.get("precision") == "int8"
+        fields["runtime"] = ("openvino" if is_int8 else "torch") if is_best else next(iter(own.values()))
     if {fields.get("runtime", "torch"), from_study.get("runtime", "torch")} != {"torch"}:
         fields = {name: value for name, value in fields.items() if name in given or name not in TORCH_ONLY}
     device = device or from_study.get("device")
@@ -131,7 +132,7 @@ def measure_named(
     timing = timer.time(entries, seconds)
     is_mixed = len({runtime for _, runtime in entries.values()}) > 1
     return NamedTimings(
-        condition=_plain(timer.condition) if is_mixed else timer.condition,
+        condition=timer.condition.eager() if is_mixed else timer.condition,
         measurements=timing.measurements,
         failures=timing.failures,
     )
@@ -159,24 +160,19 @@ def _runtimes_of_files(networks: Sequence[NamedNetwork]) -> dict[str, str]:
     return {network.name: found[network.name] for network in networks if found}
 
 
-def _plain(condition: Condition) -> Condition:
-    """Returns the condition of the reference: plain torch."""
-    fields: dict[str, Any] = {"runtime": "torch", **dict.fromkeys(TORCH_ONLY, False)}
-    return dataclasses.replace(condition, **fields)
-
-
 def _time_in_best_runtimes(networks: Sequence[NamedNetwork], timer: _Timer) -> NamedTimings:
     """Times each network briefly in every runtime, and then all networks together in their fastest runtimes."""
     runtimes = find_runtimes(timer.condition, timer.evaluator, timer.emit, target=timer.target)
+    found = [*["torch"] * (timer.condition.precision != "int8"), *runtimes.found]  # torch does not quantize
     best: dict[str, tuple[NamedNetwork, str]] = {}
     tried: dict[str, Mapping[str, Measurement]] = {}
     failures: dict[str, HiloNasError] = {}
     total = len(networks) + 1
     for i, network in enumerate(networks):
         timer.emit(BenchStepped(text=f"runtimes of {network.name}", done=i, total=total))
-        possible = [runtime for runtime in ("torch", *runtimes.found) if runtime in network.runtimes]
+        possible = [runtime for runtime in found if runtime in network.runtimes]
         if not possible:
-            why = "; ".join(runtimes.skipped[runtime] for runtime in network.runtimes)
+            why = "; ".join(runtimes.skipped.get(runtime, "torch has no int8") for runtime in network.runtimes)
             failures[network.name] = UsageError(
                 f"{network.name} needs the runtime {' or '.join(network.runtimes)}, but {why}"
             )
@@ -194,7 +190,7 @@ def _time_in_best_runtimes(networks: Sequence[NamedNetwork], timer: _Timer) -> N
         timer.emit(BenchStepped(text="all networks, each in its fastest runtime", done=len(networks), total=total))
         timing = timer.time(best, timer.seconds)
     return NamedTimings(
-        condition=_plain(timer.condition),
+        condition=timer.condition.eager(),
         measurements=timing.measurements,
         failures={**failures, **timing.failures},
         tried=tried,

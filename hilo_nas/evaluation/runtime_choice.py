@@ -35,15 +35,13 @@ def find_runtimes(condition: Condition, evaluator: Evaluator, emit: Emit, *, tar
     Each runtime has to run a tiny LITv2, which takes seconds. Emits a notice about each runtime that cannot.
 
     Args:
-        condition: The condition, in torch.
+        condition: The condition, in any runtime.
         evaluator: Evaluator of the timings.
         emit: Receives the events.
         target: Name of the device. Defaults to the first device of the condition's kind.
     """
     found, skipped = [], {}
-    for runtime in RUNTIMES:
-        if runtime == condition.runtime:
-            continue
+    for runtime in RUNTIMES[1:]:
         try:
             run_task(evaluator, Inspect(target=target, forms=(condition.vary(runtime=runtime),)), emit)
         except (UsageError, ConversionError, WorkerError) as error:

@@ -88,6 +88,13 @@ class Condition:
             implied = {"fused": True}
         return dataclasses.replace(self, **{**implied, **fields})
 
+    def eager(self) -> Condition:
+        """Returns the condition in plain eager torch, in which the reference runs. int8 becomes fp32."""
+        precision = "fp32" if self.precision == "int8" else self.precision
+        return dataclasses.replace(
+            self, runtime="torch", precision=precision, compile=False, cuda_graph=False, fused=False
+        )
+
     def label(self) -> str:
         """Returns a short name without spaces, for tables and file names, such as `cpu-b32-224px-fp32-fused`."""
         parts = [self.device]

@@ -181,20 +181,11 @@ def ready_reference(
         MeasurementError: The reference does not fit into memory, so no network can be measured.
     """
     # The reference runs in eager torch, so it is the same for all runtimes and forms of the candidates.
-    plain = Condition(
-        device=condition.device,
-        batch_size=condition.batch_size,
-        img_size=condition.img_size,
-        precision=condition.precision,
-        channels_last=condition.channels_last,
-        threads=condition.threads,
-        env=condition.env,
-    )
     subject = {"timm": reference.removeprefix("timm:")} if isinstance(reference, str) else reference
     try:
         with torch.inference_mode():
             warm = WarmNetworks.of(condition, target, setup)
-            return warm, warm.ready(subject, plain, 1000, keep=True)
+            return warm, warm.ready(subject, condition.eager(), 1000, keep=True)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

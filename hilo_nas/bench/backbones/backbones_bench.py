@@ -72,17 +72,19 @@ class BackbonesPlan:
     def __post_init__(self) -> None:
         if self.seconds <= 0:
             raise UsageError(f"seconds must be above 0, but got {self.seconds:g}")
+        if self.precision == "int8" and not self.best:
+            raise UsageError("precision int8 needs --best, because only the runtimes quantize networks")
         self.condition(kind_of_device(self.device or "cpu"))
         choose_backbones(self.networks)
 
     def condition(self, device: str) -> Condition:
-        """Returns the condition of the plain forms."""
+        """Returns the condition of the plain forms. They are in fp32 if the runtimes are asked for int8."""
         kind = device.partition(":")[0]
         return Condition(
             device=device,
             batch_size=_BATCH_SIZES.get(kind, _BATCH_SIZE) if self.batch_size is None else self.batch_size,
             img_size=self.img_size,
-            precision=self.precision,
+            precision="fp32" if self.precision == "int8" else self.precision,
             threads=self.threads,
         )
 
@@ -112,7 +114,8 @@ def run_backbones(
         condition = plan.condition(report.identity.kind)
         runtimes = Runtimes()
         if plan.best:
-            runtimes = find_runtimes(condition, evaluator, emit, target=report.target)
+            asked = condition.vary(runtime="openvino", precision=plan.precision)
+            runtimes = find_runtimes(asked, evaluator, emit, target=report.target)
         costs = _count(backbones, plan.img_size, evaluator, emit)
         calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
         assert calibration is not None, "a timing task without entries must return a calibration"
@@ -127,7 +130,9 @@ def run_backbones(
         networks: list[NetworkForms] = []
         for backbone in backbones:
             emit(BenchStepped(text=f"forms of {backbone.name}", done=len(networks), total=len(backbones) + 1))
-            forms = list_forms(condition, has_own_layout=backbone.name in PRESETS, runtimes=runtimes.found)
+            forms = list_forms(
+                condition, has_own_layout=backbone.name in PRESETS, runtimes=runtimes.found, precision=plan.precision
+            )
             networks.append(_try_forms(time_each, backbone, costs[backbone.name], plan, forms))
         emit(BenchStepped(text="plain and best forms of all networks", done=len(backbones), total=len(backbones) + 1))
         cohorts: list[Cohort] = []

@@ -35,7 +35,9 @@ Cohort = Mapping[str, Mapping[str, Measurement]]
 """Measurements of networks that shared their rounds, by network name and form."""
 
 
-def list_forms(plain: Condition, *, has_own_layout: bool = False, runtimes: Sequence[str] = ()) -> list[Condition]:
+def list_forms(
+    plain: Condition, *, has_own_layout: bool = False, runtimes: Sequence[str] = (), precision: str = "fp32"
+) -> list[Condition]:
     """Returns the conditions of a network's forms without compilation, the simplest first.
 
     Args:
@@ -43,17 +45,18 @@ def list_forms(plain: Condition, *, has_own_layout: bool = False, runtimes: Sequ
         has_own_layout: True if the fused network chooses its own memory layout, so that the layout of the images makes
             no difference.
         runtimes: Runtimes besides torch.
+        precision: Precision in these runtimes.
     """
     eager = [plain.vary(**fields) for fields in _EAGER]
     if has_own_layout:
         eager = [form for form in eager if not (form.fused and form.channels_last)]
-    return [*eager, *(plain.vary(runtime=runtime) for runtime in runtimes)]
+    return [*eager, *(plain.vary(runtime=runtime, precision=precision) for runtime in runtimes)]
 
 
 def name_form(condition: Condition) -> str:
     """Returns the name of the form that a condition describes, for example `fused channels_last` or `openvino`."""
     if condition.runtime != "torch":
-        return condition.runtime
+        return condition.runtime + " int8" * (condition.precision == "int8")
     parts = ["fused"] * condition.fused + ["channels_last"] * condition.channels_last + ["compiled"] * condition.compile
     return " ".join(parts) or PLAIN
 
