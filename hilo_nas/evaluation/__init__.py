@@ -1,6 +1,6 @@
 """Evaluators, which do the work of searches and benchmarks: tasks, the protocol, and the evaluator of this machine."""
 
-from hilo_nas.evaluation.drive import Steps, drive, run_task
+from hilo_nas.evaluation.drive import Steps, drive, run_steps, run_task
 from hilo_nas.evaluation.local_evaluator import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
 from hilo_nas.evaluation.named import measure_named, time_networks
 from hilo_nas.evaluation.protocol import (
@@ -50,6 +50,7 @@ __all__ = [
     "drive",
     "evaluator_or_local",
     "measure_named",
+    "run_steps",
     "run_task",
     "task_from_dict",
     "time_networks",

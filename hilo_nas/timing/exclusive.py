@@ -18,6 +18,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,7 +86,7 @@ def hold(
 @contextlib.contextmanager
 def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]) -> Iterator[None]:
     kind = fcntl.LOCK_EX if claim.alone else fcntl.LOCK_SH
-    name = f"{os.getpid()}.json"
+    name = _card_name()
     path = locks_folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
     with _opened(path) as folder:
         report_wait = _wait_reporter(claim.device, folder, emit)
@@ -102,6 +103,12 @@ def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]
                 yield
             finally:
                 shared_files.discard(folder, name)
+
+
+def _card_name() -> str:
+    """Returns the name of the file with the purpose of this holder. Threads of a process may share a lock."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return f"{os.getpid()}.json" if is_main else f"{os.getpid()}-{threading.get_native_id()}.json"
 
 
 @contextlib.contextmanager
