@@ -224,7 +224,7 @@ class FakeEvaluator:
             wait.
         seed: Seed of the task durations.
         idle_timeout_s: Seconds on the fake clock after which a hanging task fails.
-        cards: Number of CUDA devices of the machine, for the target `cuda:all`.
+        cards: Number of CUDA devices of the machine. The target `cuda:all` names all of them.
     """
 
     def __init__(

@@ -348,7 +348,7 @@ def test_the_fake_evaluator_with_two_gpus_keeps_what_every_evaluator_promises():
 
 
 class RealWorker:
-    """A worker process that stays busy, whatever it is asked for."""
+    """A worker process whose trainings never end."""
 
     def __init__(self, folder, name, log, **options):
         self.worker, self.pid_file = Worker(name, log, **options), folder / f"{name}.pid"

@@ -37,7 +37,6 @@ class FakeNvml(types.ModuleType):
     def __init__(self):
         super().__init__("pynvml")
         self.clock, self.temperature, self.power_mw, self.reasons, self.pids = 1980, 45, 300_500, 0x0, []
-        self.utilization, self.used_bytes = 0, 600 * 2**20
         self.inits = self.shutdowns = 0
         self.refused = set()
 
@@ -72,12 +71,6 @@ class FakeNvml(types.ModuleType):
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, card):
         return self._answer("reasons", self.reasons)
 
-    def nvmlDeviceGetUtilizationRates(self, card):
-        return self._answer("utilization", types.SimpleNamespace(gpu=self.utilization, memory=0))
-
-    def nvmlDeviceGetMemoryInfo(self, card):
-        return types.SimpleNamespace(used=self.used_bytes)
-
     def nvmlDeviceGetComputeRunningProcesses(self, card):
         return self._answer("processes", [types.SimpleNamespace(pid=pid, usedGpuMemory=1) for pid in self.pids])
 
@@ -106,7 +99,21 @@ def test_a_gpu_tells_clock_heat_and_power_before_and_after_and_who_else_is_there
     }
 
 
-def test_a_gpu_that_others_keep_busy_is_told_of(nvml):
+class SharedNvml(FakeNvml):
+    """NVML of a card that others may use."""
+
+    utilization, used_bytes = 0, 600 * 2**20
+
+    def nvmlDeviceGetUtilizationRates(self, card):
+        return self._answer("utilization", types.SimpleNamespace(gpu=self.utilization, memory=0))
+
+    def nvmlDeviceGetMemoryInfo(self, card):
+        return types.SimpleNamespace(used=self.used_bytes)
+
+
+def test_a_gpu_that_others_keep_busy_is_told_of(monkeypatch):
+    nvml = SharedNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert describe_use(GPU) is None
     nvml.utilization, nvml.used_bytes = 87, 41_000 * 2**20
     assert describe_use(GPU).startswith("other programs use the GPU: utilization 87 %, 41,000 MiB of memory. ")
