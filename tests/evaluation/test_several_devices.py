@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import threading
 
 import pytest
@@ -21,8 +22,9 @@ from procs import is_alive, wait_for
 from hilo_nas.errors import DeviceError, UsageError, WorkerDiedError
 from hilo_nas.evaluation import Count, Inspect, LocalEvaluator, Prepare, Score, Time, drive, run_task
 from hilo_nas.events import Notice
+from hilo_nas.measurement.fields import to_plain
 from hilo_nas.testing import FakeAnswers, FakeEvaluator, check_evaluator
-from hilo_nas.timing import Cohort, Entrant, Worker
+from hilo_nas.timing import Claim, Cohort, Entrant, Ruler, Worker, hold
 
 SUBJECT = {"arch": build_arch(0).to_dict()}
 CONDITION = build_condition(device="cuda", batch_size=2)
@@ -424,6 +426,57 @@ def test_a_training_goes_on_from_its_checkpoint_on_the_gpu_that_is_free(tmp_path
     evaluator.cancel(stuck)
     assert [device for device, path in seen if path] == ["cuda:0", "cuda:1"]
     assert len({path for _, path in seen if path}) == 1
+
+
+def is_free(device, *, alone):
+    """Returns True where another process could have the device now."""
+
+    def stop(seconds):
+        raise TimeoutError
+
+    try:
+        with hold([Claim(device=device, alone=alone)], "another process", ignore, sleep=stop):
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_timings_of_two_gpus_hold_both_locks_at_once_and_keep_timings_off_the_cpu(tmp_path):
+    cards, free = Cards(meet=threading.Barrier(2, timeout=30)), []
+    looked = threading.Barrier(2, timeout=30)
+
+    class TimingWorker:
+        """A worker of a real ruler."""
+
+        def __init__(self, name, log, **options):
+            pass
+
+        def call(self, function, arguments, emit):
+            if function.endswith(":read_device"):
+                device = arguments["device"]
+                return {"device": device, "identity": vars(cards.identities[device]), "threads": None}
+            with cards.use(arguments["target"], "time"):
+                if arguments["target"] == "cuda:0":
+                    free.extend(is_free(device, alone=False) for device in ("GPU-0", "GPU-1", "cpu"))
+                    free.append(is_free("cpu", alone=True))
+                looked.wait()
+                return to_plain(build_calibration(device=cards.identities[arguments["target"]]))
+
+        def close(self):
+            pass
+
+    evaluator = LocalEvaluator(
+        tmp_path,
+        purpose="a test",
+        start_worker=lambda *arguments, **options: FakeWorker(cards, *arguments, **options),
+        start_ruler=functools.partial(Ruler, make_worker=TimingWorker),
+    )
+    run_task(evaluator, Inspect(target=BOTH), ignore)
+    run_all(evaluator, [Time(condition=CONDITION, target=BOTH) for _ in range(2)])
+    assert (cards.clashes, cards.most) == ([], 2)
+    assert free == [False, False, True, False]
+    assert all(is_free(device, alone=True) for device in ("GPU-0", "GPU-1", "cpu"))
+    evaluator.close()
 
 
 def test_a_machine_without_a_gpu_says_so(tmp_path):
