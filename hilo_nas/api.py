@@ -297,7 +297,8 @@ def search(
         until_trials: Total number of networks to measure.
         hours: Time in hours after which no new trial starts. A new study is planned for it, as by `plan_search`.
         seed: Seed of the search and of the trainings.
-        device: cpu, cuda, cuda:N or mps. Defaults to the fastest kind of this machine.
+        device: cpu, cuda, cuda:N or mps, or several equal GPUs, as cuda:0,cuda:1 or cuda:all. Defaults to the fastest
+            kind of this machine.
         batch_size: Number of images per timed call.
         img_size: Side of the timed images in pixels.
         precision: Precision of the timed networks.

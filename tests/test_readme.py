@@ -92,7 +92,9 @@ class Machine(FakeMachine):
     """A machine with a GPU, on which trainings may go on for long before their values reach 1."""
 
     def __init__(self):
-        super().__init__(devices={"cpu": build_device(), "cuda": build_device(kind="cuda", model="Test GPU")})
+        names = {"cuda": "0", "cuda:0": "0", "cuda:1": "1"}
+        cards = {name: build_device(kind="cuda", model="Test GPU", serial=f"GPU-{n}") for name, n in names.items()}
+        super().__init__(devices={"cpu": build_device(), **cards})
         self.baselines = dict.fromkeys(("efficientvit_b2", "convnext_tiny", "litv2_small"), (500.0, 0.2))
 
     def law(self, subject):

@@ -59,7 +59,8 @@ class LiveView:
         self._measured = self._total = self._done_before = 0
         self._states: Counter[str] = Counter()
         self._started = self._finished = clock()
-        self._trial: TrialStarted | None = None
+        self._running: dict[int, TrialStarted] = {}
+        """Running trials by number: one per device of the search."""
         self._phase = "starting"
         self._share: float | None = None
         self._training_began: tuple[float, int] | None = None
@@ -80,10 +81,11 @@ class LiveView:
             self._started = self._finished = self._clock()
             self._metric = metric_named(event.metric)
         elif isinstance(event, TrialStarted):
-            self._trial, self._training_began = event, None
+            self._running[event.number], self._training_began = event, None
             self._show("building")
         elif isinstance(event, TrialFinished):
-            self._trial, self._measured, self._finished = None, event.measured, self._clock()
+            self._running.pop(event.number, None)
+            self._measured, self._finished, self._training_began = event.measured, self._clock(), None
             self._states[event.state] += 1
             if event.images_per_s is not None and event.value is not None and not event.is_baseline:
                 self._scored.append((event.images_per_s, event.value))
@@ -137,12 +139,16 @@ class LiveView:
             bar = ProgressBar(total=self._total, completed=self._measured, width=24)
             grid.add_row("trials", bar, f"{self._measured}/{self._total}", self._counts(), self._time_left())
             rows.append(grid)
-        prefix = f"trial {self._trial.number} ({_name(self._trial)}): " if self._trial else ""
         grid = Table.grid(padding=(0, 1))
-        text = Text(prefix + self._phase, overflow="ellipsis", no_wrap=True)
-        grid.add_row(
-            *([text] if self._share is None else [text, ProgressBar(completed=self._share, total=1.0, width=16)])
-        )
+        if len(self._running) > 1:  # their progress is mixed, because its events do not name the trial
+            text, share = f"trials {', '.join(map(str, self._running))}: running", None
+        else:
+            prefix = "".join(f"trial {own.number} ({_name(own)}): " for own in self._running.values())
+            text, share = prefix + self._phase, self._share
+        cells: list[RenderableType] = [Text(text, overflow="ellipsis", no_wrap=True)]
+        if share is not None:
+            cells.append(ProgressBar(completed=share, total=1.0, width=16))
+        grid.add_row(*cells)
         rows.append(grid)
         rows += self._front_rows()
         return Group(*rows)

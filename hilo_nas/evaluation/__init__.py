@@ -1,6 +1,6 @@
 """Evaluators, which do the work of searches and benchmarks: tasks, the protocol, and the evaluator of this machine."""
 
-from hilo_nas.evaluation.drive import Steps, drive, run_task
+from hilo_nas.evaluation.drive import Steps, drive, run_steps, run_task
 from hilo_nas.evaluation.local_evaluator import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
 from hilo_nas.evaluation.named import NamedTimings, measure_named
 from hilo_nas.evaluation.protocol import (
@@ -56,6 +56,7 @@ __all__ = [
     "evaluator_or_local",
     "find_runtimes",
     "measure_named",
+    "run_steps",
     "run_task",
     "task_from_dict",
     "use_evaluator",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Progress
 from hilo_nas.evaluation.tasks import Task
 from hilo_nas.events import Emit, Notice
 
-__all__ = ["Steps", "drive", "run_task"]
+__all__ = ["Steps", "drive", "run_steps", "run_task"]
 
 Result = TypeVar("Result")
 Ending = TypeVar("Ending")
@@ -98,11 +98,29 @@ def run_task(evaluator: Evaluator, task: Task[Result], emit: Emit) -> Result:
     Raises:
         HiloNasError: The task failed. The class of the task documents its errors.
     """
-    found: list[Result] = []
 
-    def steps() -> Steps[None]:
-        found.append((yield task))
+    def steps() -> Steps[Result]:
+        return cast("Result", (yield task))
 
-    sequences = [steps()]
+    return run_steps(evaluator, steps(), emit)
+
+
+def run_steps(evaluator: Evaluator, steps: Steps[Ending], emit: Emit) -> Ending:
+    """Returns the value that one task sequence returns.
+
+    Args:
+        evaluator: Evaluator of the tasks. It must have no other active tasks.
+        steps: The sequence.
+        emit: Receives the events of the tasks. An exception in `emit` cancels the current task.
+
+    Raises:
+        HiloNasError: A task failed, and the sequence did not handle it.
+    """
+    found: list[Ending] = []
+
+    def run() -> Steps[None]:
+        found.append((yield from steps))
+
+    sequences = [run()]
     drive(lambda: sequences.pop() if sequences else None, evaluator, emit)
     return found[0]

@@ -8,17 +8,18 @@ import dataclasses
 import itertools
 import os
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.errors import NoCheckpointError, NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
+from hilo_nas.evaluation.lanes import CancelledTaskError, Job, Lane, WorkerLike
 from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, Progress, blame_of
+from hilo_nas.evaluation.targets import join_reports
 from hilo_nas.evaluation.tasks import (
     Count,
     DeviceReport,
@@ -32,16 +33,24 @@ from hilo_nas.evaluation.tasks import (
     Timing,
 )
 from hilo_nas.events import Emit, Event, Notice
-from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
+from hilo_nas.measurement import (
+    ALL_CUDA,
+    Calibration,
+    Contention,
+    DeviceIdentity,
+    Measurement,
+    ProxyScore,
+    devices_of,
+    find_contention,
+)
 from hilo_nas.measurement.verdicts import verdict_of
-from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, Cohort, CpuWatch, Ruler, Worker, claims_of, hold
+from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, Cohort, CpuWatch, Ruler, Worker, claims_of, describe_use, hold
 
 __all__ = [
     "BenchWorker",
     "LocalEvaluator",
     "StartEvaluator",
     "StartWorker",
-    "WorkerLike",
     "evaluator_or_local",
     "use_evaluator",
 ]
@@ -54,83 +63,8 @@ _CONTENTION_CHECK_S = 0.3
 _KILL_RETRY_S = 0.05
 
 
-class WorkerLike(Protocol):
-    """Process that runs functions, with the interface of `hilo_nas.timing.Worker`."""
-
-    def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
-        """Returns the result of `module:function` called with keyword arguments."""
-
-    def close(self) -> None:
-        """Ends the process, even during a call."""
-
-
 StartWorker = Callable[..., WorkerLike]
 """Function with the arguments of `Worker`."""
-
-
-class _CancelledError(BaseException):
-    """The current task was cancelled."""
-
-
-class _Job:
-    """A submitted task with its lane."""
-
-    def __init__(self, id: str, task: Task[Any], lane: _Lane) -> None:
-        self.id, self.task, self.lane = id, task, lane
-        self.has_begun, self.is_cancelled, self.is_over = (threading.Event() for _ in range(3))
-
-    def check(self) -> None:
-        """Raises `_CancelledError` if the task was cancelled."""
-        if self.is_cancelled.is_set():
-            raise _CancelledError
-
-    def sleep(self, seconds: float) -> None:
-        """Waits for the given time, or until the task is cancelled."""
-        self.is_cancelled.wait(seconds)
-        self.check()
-
-
-class _Lane:
-    """Thread that runs one task at a time, with its training process.
-
-    Args:
-        worker: The process. Its first call starts it.
-        work: Function that runs a task.
-    """
-
-    def __init__(self, worker: WorkerLike, work: Callable[[_Job], None]) -> None:
-        self.worker, self._work = worker, work
-        self.in_use = threading.Lock()
-        """Lock for using and closing the processes of the lane. Cancelling a task does not need it."""
-        self.job: _Job | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def put(self, job: _Job) -> None:
-        """Queues a task."""
-        if not self._thread.is_alive():
-            self._thread.start()
-        self._jobs.put(job)
-
-    def end(self) -> None:
-        """Lets the thread end after its queued tasks.
-
-        Call it after closing the processes, because the kernel ends a process together with the thread that started it.
-        """
-        self._jobs.put(None)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self.job = job
-            job.has_begun.set()
-            with self.in_use:
-                self._work(job)
-            job.is_over.set()
-
-    def sleep(self, seconds: float) -> None:
-        """Waits for the given time, or until the current task is cancelled. Call it in the lane's thread."""
-        assert self.job is not None
-        self.job.sleep(seconds)
 
 
 class LocalEvaluator:
@@ -139,14 +73,17 @@ class LocalEvaluator:
     Devices are locked while they are in use. Tasks run one at a time. Only trainings run in parallel if `jobs` is
     greater than 1.
 
+    A target of several devices has its own workers on each device. A task runs on the device with the fewest tasks, and
+    each device runs one task at a time. A training may continue on another device than it began on.
+
     Args:
         logs: Folder for the output of the workers.
         purpose: Purpose of the work, shown to other processes that wait for the device.
         checkpoints: Folder of the checkpoints, or None if trainings are never resumed.
         checkpoint_mib: Disk space in MiB for checkpoints that are not in use.
         idle_timeout_s: Seconds without an event after which a worker counts as hung.
-        jobs: Number of parallel trainings. They share the cores equally. None means one per core on a CPU and one on
-            other devices.
+        jobs: Number of parallel trainings on a single device. They share the cores equally. None means one per core on
+            a CPU and one on other devices.
         start_worker: Function that creates a training worker.
         start_ruler: Function that creates a timing worker.
     """
@@ -167,19 +104,24 @@ class LocalEvaluator:
         self._start_worker, self._start_ruler = start_worker, start_ruler
         self._checkpoints = None if checkpoints is None else CheckpointFiles(checkpoints, budget_mib=checkpoint_mib)
         self._main = self._lane("training", _TRAINING_ENVIRONMENT)
-        self._scoring: list[_Lane] = []
-        """Lanes of parallel trainings."""
-        self._rulers: dict[str, Ruler] = {}
+        """Lane of all tasks, or of the first device if there are several."""
+        self._rulers = self._main.rulers
+        self._scoring: list[Lane] = []
+        """Lanes of parallel trainings on a single device."""
+        self._devices: dict[str, Lane] = {}
+        """Lanes of the devices of targets with several devices, by name."""
+        self._target: tuple[str, ...] = ()
+        """Names of the devices of the target that was inspected last."""
         self._reports: dict[str, DeviceReport] = {}
         self._prepared: dict[str, Any] = {}
         self._reported_verdicts = {"steady"}
         self._ids = itertools.count()
-        self._active: dict[str, _Job] = {}
+        self._active: dict[str, Job] = {}
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def submit(self, task: Task[Any]) -> str:
         """Queues a task in its lane and returns its id."""
-        job = _Job(str(next(self._ids)), task, self._lane_of(task))
+        job = Job(str(next(self._ids)), *self._assign(task))
         self._active[job.id] = job
         job.lane.put(job)
         return job.id
@@ -209,12 +151,18 @@ class LocalEvaluator:
             return
         job.is_cancelled.set()
         if job.has_begun.is_set():
-            self._close_lane(job.lane)
+            job.lane.close_workers()
             while not job.is_over.wait(_KILL_RETRY_S):  # a process may have started in the meantime
-                self._close_lane(job.lane)
+                job.lane.close_workers()
 
     def slots(self, kind: str) -> int:
-        """Returns the number of parallel tasks of a kind: `jobs` for scores, and 1 for other kinds."""
+        """Returns the number of parallel tasks of a kind.
+
+        It is the number of devices for a target of several devices. Otherwise, it is `jobs` for scores and 1 for other
+        kinds.
+        """
+        if len(self._target) > 1:
+            return len(self._target) if kind in (Count.kind, Time.kind, Score.kind) else 1
         if kind != Score.kind:
             return 1
         if self._jobs is None:
@@ -237,8 +185,8 @@ class LocalEvaluator:
             job.is_cancelled.set()
         for id in list(self._active):
             self.cancel(id)
-        for lane in (self._main, *self._scoring):
-            self._close_lane(lane)
+        for lane in dict.fromkeys((self._main, *self._scoring, *self._devices.values())):
+            lane.close_workers()
             lane.end()
 
     def __enter__(self) -> LocalEvaluator:
@@ -249,30 +197,54 @@ class LocalEvaluator:
     ) -> None:
         self.close()
 
-    def _close_lane(self, lane: _Lane) -> None:
-        """Ends the processes of a lane, even during a task."""
-        lane.worker.close()
-        for ruler in list(self._rulers.values()) if lane is self._main else []:
-            ruler.close()
-
-    def _lane(self, name: str, environment: Mapping[str, str]) -> _Lane:
+    def _lane(self, name: str, environment: Mapping[str, str], *, suffix: str = "") -> Lane:
         log = self._logs / f"{name}.log"
         worker = self._start_worker(name, log, idle_timeout_s=self._idle_timeout_s, environment=environment)
-        return _Lane(worker, self._do)
+        return Lane(worker, self._do, suffix=suffix)
 
-    def _lane_of(self, task: Task[Any]) -> _Lane:
-        if not isinstance(task, Score) or self._jobs == 1:
-            return self._main
+    def _lane_on(self, device: str) -> Lane:
+        """Returns the lane of one of several devices. The first device uses the main lane."""
+        if device not in self._devices:
+            suffix = f"-{device.replace(':', '')}"
+            self._devices[device] = (
+                self._lane(f"training{suffix}", _TRAINING_ENVIRONMENT, suffix=suffix) if self._devices else self._main
+            )
+        return self._devices[device]
+
+    def _assign(self, task: Task[Any]) -> tuple[Task[Any], Lane]:
+        """Returns a task for a single device, and the lane that runs it."""
+        if isinstance(task, Prepare | Time | Score) and task.target is not None:
+            devices = devices_of(task.target)
+            if len(devices) > 1 and isinstance(task, Prepare):
+                return dataclasses.replace(task, target=devices[0]), self._main
+            if len(devices) > 1 or devices[0] in self._devices:
+                lanes = {device: self._lane_on(device) for device in devices}
+                chosen = min(devices, key=lambda device: self._load(lanes[device]))
+                return dataclasses.replace(task, target=chosen), lanes[chosen]
+        if isinstance(task, Count) and len(self._target) > 1:
+            return task, min(map(self._lane_on, self._target), key=self._load)
+        if isinstance(task, Score) and self._jobs != 1:
+            return task, self._scoring_lane()
+        return task, self._main
+
+    def _scoring_lane(self) -> Lane:
+        """Returns the lane for the next of several parallel trainings on a single device."""
         if not self._scoring:
             count = self.slots(Score.kind)
             share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
             self._scoring = [self._lane(f"training-{i}", {**_TRAINING_ENVIRONMENT, **share}) for i in range(count)]
-        return min(self._scoring, key=lambda lane: sum(job.lane is lane for job in self._active.values()))
+        return min(self._scoring, key=self._load)
 
-    def _do(self, job: _Job) -> None:
+    def _load(self, lane: Lane) -> int:
+        """Returns the number of tasks of a lane that have not ended."""
+        return sum(job.lane is lane for job in self._active.values())
+
+    def _do(self, job: Job) -> None:
         """Runs a task in the thread of its lane. Each outcome becomes a message."""
         start = time.monotonic()
         device = job.task.target if isinstance(job.task, Inspect | Time | Score) else None
+        if device is not None and len(devices_of(device)) > 1:
+            device = None  # the inspection of several devices
 
         def emit(event: Event) -> None:
             job.check()
@@ -281,7 +253,7 @@ class LocalEvaluator:
         try:
             job.check()
             result = self._result_of(job, emit)
-        except _CancelledError:
+        except CancelledTaskError:
             return
         except Exception as error:
             blame = blame_of(error)
@@ -292,7 +264,7 @@ class LocalEvaluator:
             return
         self._messages.put(Finished(id=job.id, result=result, seconds=time.monotonic() - start, device=device))
 
-    def _result_of(self, job: _Job, emit: Emit) -> Any:
+    def _result_of(self, job: Job, emit: Emit) -> Any:
         match job.task:
             case Inspect() as task:
                 return self._inspect(task, job, emit)
@@ -304,27 +276,36 @@ class LocalEvaluator:
                     found = job.lane.worker.call(function, arguments, emit)
                 return NetworkCost(parameters=found["params"], macs=found["macs"])
             case Time() as task:
-                return self._time(task, emit)
+                return self._time(task, job.lane, emit)
             case Score() as task:
                 return self._score(task, job, emit)
             case task:
                 raise AssertionError(f"unknown kind of task: {task}")
 
-    def _ruler(self, env: str, target: str | None, emit: Emit) -> Ruler:
-        """Returns the timing worker of an environment (`Condition.env`), and starts it on first use."""
-        if env not in self._rulers:
-            log = self._logs / ("timing.log" if env == "tuned" else f"timing-{env}.log")
-            self._rulers[env] = self._start_ruler(
-                log, purpose=self._purpose, idle_timeout_s=self._idle_timeout_s, env=env, sleep=self._main.sleep
+    def _ruler(self, lane: Lane, env: str, target: str | None, emit: Emit) -> Ruler:
+        """Returns a lane's timing worker of an environment (`Condition.env`), and starts it on first use."""
+        if env not in lane.rulers:
+            name = "timing" if env == "tuned" else f"timing-{env}"
+            lane.rulers[env] = self._start_ruler(
+                self._logs / f"{name}{lane.suffix}.log",
+                purpose=self._purpose,
+                idle_timeout_s=self._idle_timeout_s,
+                env=env,
+                sleep=lane.sleep,
             )
         if target is not None:
-            self._rulers[env].read_device(target, emit)
-        return self._rulers[env]
+            lane.rulers[env].read_device(target, emit)
+        return lane.rulers[env]
 
-    def _inspect(self, task: Inspect, job: _Job, emit: Emit) -> DeviceReport:
-        report = self._report(task.target, emit)
+    def _inspect(self, task: Inspect, job: Job, emit: Emit) -> DeviceReport:
+        reports = [self._report(name, job.lane, emit) for name in self._list_devices(task.target, job.lane, emit)]
+        first, report = reports[0], join_reports(reports)
+        self._target = devices_of(report.target)
+        if len(self._target) > 1:
+            for device in self._target:
+                self._lane_on(device)
         forms = {
-            condition.label(): self._ruler(condition.env, report.target, emit).read_form(condition, emit)
+            condition.label(): self._ruler(job.lane, condition.env, first.target, emit).read_form(condition, emit)
             for condition in task.forms
         }
         contention: Contention | None = None
@@ -334,13 +315,22 @@ class LocalEvaluator:
             contention = find_contention(watch.read(), threads=task.watch.threads, device=report.identity)
         return dataclasses.replace(report, forms=forms, contention=contention)
 
-    def _report(self, target: str | None, emit: Emit) -> DeviceReport:
+    def _list_devices(self, target: str | None, lane: Lane, emit: Emit) -> Sequence[str | None]:
+        if target is None:
+            return (None,)
+        if target == ALL_CUDA:
+            return self._ruler(lane, "tuned", None, emit).list_cuda(emit)
+        return devices_of(target)
+
+    def _report(self, target: str | None, lane: Lane, emit: Emit) -> DeviceReport:
         """Returns the report of a device, which is read once."""
         if target is None or target not in self._reports:
-            ruler = self._ruler("tuned", None, emit)
+            ruler = self._ruler(lane, "tuned", None, emit)
             name, identity, threads = ruler.read_device(target, emit)
             self._reports[target or name] = DeviceReport(target=name, identity=identity, threads=threads)
             target = target or name
+            if use := describe_use(identity):
+                emit(Notice(level="warning", text=f"{name}: {use}"))
         return self._reports[target]
 
     def _prepare(self, task: Prepare, worker: WorkerLike, emit: Emit) -> Preparation:
@@ -368,17 +358,17 @@ class LocalEvaluator:
         self._prepared[reference] = value
         return reference
 
-    def _time(self, task: Time, emit: Emit) -> Timing:
-        ruler = self._ruler(task.condition.env, task.target, emit)
+    def _time(self, task: Time, lane: Lane, emit: Emit) -> Timing:
+        ruler = self._ruler(lane, task.condition.env, task.target, emit)
         if not task.entries:
             return Timing(calibration=ruler.calibrate(task.condition, emit, seconds=task.seconds))
         if len(task.entries) == 1 and task.calibration is not None and not task.is_brief:
-            return Timing(measurements=self._time_one(task, task.calibration, ruler, emit))
+            return Timing(measurements=self._time_one(task, task.calibration, ruler, lane, emit))
         if not task.is_brief:  # a new training worker takes longer than a brief timing
-            self._close_training_workers()
+            self._close_training_workers(lane)
         cohort = self._time_cohort(task, ruler, emit)
         if task.is_brief and any(isinstance(error, OutOfMemoryError) for error in cohort.failures.values()):
-            self._close_training_workers()  # they may hold memory, so the networks are timed again without them
+            self._close_training_workers(lane)  # they may hold memory, so the networks are timed again without them
             cohort = self._time_cohort(task, ruler, emit)
         return Timing(measurements=cohort.measurements, failures=cohort.failures)
 
@@ -393,25 +383,27 @@ class LocalEvaluator:
             is_brief=task.is_brief,
         )
 
-    def _time_one(self, task: Time, calibration: Calibration, ruler: Ruler, emit: Emit) -> dict[str, Measurement]:
+    def _time_one(
+        self, task: Time, calibration: Calibration, ruler: Ruler, lane: Lane, emit: Emit
+    ) -> dict[str, Measurement]:
         ((name, entrant),) = task.entries.items()
         try:
             measurement = ruler.measure(entrant, calibration, emit, rivals=task.rivals, seconds_each=task.seconds)
             self._warn_about_verdict(name, measurement, emit)
             return {name: measurement}
         except OutOfMemoryError:
-            self._close_training_workers()  # they may hold memory, so the network is timed again without them
+            self._close_training_workers(lane)  # they may hold memory, so the network is timed again without them
         try:
             return {name: ruler.measure(entrant, calibration, emit, seconds_each=task.seconds)}
         except OutOfMemoryError as error:
             raise NotEnoughMemoryError(str(error)) from error
 
-    def _close_training_workers(self) -> None:
-        """Ends the training processes as soon as they are idle, because they may hold memory of the device."""
-        self._main.worker.close()
-        for lane in self._scoring:
-            with lane.in_use:
-                lane.worker.close()
+    def _close_training_workers(self, lane: Lane) -> None:
+        """Ends the training processes of a lane's device as soon as they are idle, because they may hold its memory."""
+        lane.worker.close()
+        for other in self._scoring:
+            with other.in_use:
+                other.worker.close()
 
     def _warn_about_verdict(self, name: str, measurement: Measurement, emit: Emit) -> None:
         """Emits a warning about each verdict once, and about each contended timing with the processes that cause it."""
@@ -425,7 +417,7 @@ class LocalEvaluator:
         self._reported_verdicts.add(judgement.verdict)
         emit(Notice(level="warning", text=judgement.text))
 
-    def _score(self, task: Score, job: _Job, emit: Emit) -> Scoring:
+    def _score(self, task: Score, job: Job, emit: Emit) -> Scoring:
         path = None
         if task.checkpoint is not None and self._checkpoints is not None:
             path = self._checkpoints.path_of(task.checkpoint)
@@ -444,9 +436,9 @@ class LocalEvaluator:
             "score_under": list(task.score_under),
         }
         with hold(claims, f"training for {self._purpose}", emit, sleep=job.sleep):
-            if job.lane is not self._main and self._main.in_use.acquire(blocking=False):
+            if job.lane in self._scoring and self._main.in_use.acquire(blocking=False):
                 try:
-                    self._close_lane(self._main)  # frees its memory for the parallel trainings
+                    self._main.close_workers()  # frees its memory for the parallel trainings
                 finally:
                     self._main.in_use.release()
             found = job.lane.worker.call("hilo_nas.proxy.worker_calls:score_network", arguments, emit)
@@ -456,13 +448,11 @@ class LocalEvaluator:
             further=tuple(ProxyScore.from_dict(item) for item in found["further"]),
         )
 
-    def _identity(self, target: str, job: _Job, emit: Emit) -> DeviceIdentity:
-        if target not in self._reports:
-            if job.lane is self._main:
-                return self._report(target, emit).identity
+    def _identity(self, target: str, job: Job, emit: Emit) -> DeviceIdentity:
+        if target not in self._reports and job.lane in self._scoring:
             found = job.lane.worker.call("hilo_nas.timing.device:read_device", {"device": target}, emit)
             return DeviceIdentity(**found["identity"])
-        return self._reports[target].identity
+        return self._report(target, job.lane, emit).identity
 
 
 class BenchWorker:

@@ -40,7 +40,7 @@ class Finished:
     seconds: float
     """Run time in seconds, without the time in the queue."""
     device: str | None = None
-    """Name of the device that the task used."""
+    """Name of the device that the task used. None if it used none or several."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,11 @@ class Evaluator(Protocol):
         """Ends a task, even if it is running. `wait` returns no more messages about it."""
 
     def slots(self, kind: str) -> int:
-        """Returns the maximum number of parallel tasks of a kind (`Task.kind`)."""
+        """Returns the maximum number of parallel tasks of a kind (`Task.kind`).
+
+        With several devices, it is at least the number of devices of the target that was inspected last. Each device
+        times one task at a time, and runs no other task meanwhile.
+        """
 
     def devices(self) -> list[DeviceReport]:
         """Returns the reports of the devices that were inspected so far."""

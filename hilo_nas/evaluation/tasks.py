@@ -70,7 +70,8 @@ class DeviceReport:
     """Facts about a device."""
 
     target: str
-    """Name of the device in tasks, such as `cpu` or `cuda:1`."""
+    """Name of the device in tasks, such as `cpu` or `cuda:1`. Several equal devices are joined by commas, such as
+    `cuda:0,cuda:1`, and the other facts are those of the first one."""
     identity: DeviceIdentity
     threads: int | None
     """Number of CPU threads that torch uses. None for other devices."""
@@ -84,16 +85,16 @@ class DeviceReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspect(Task[DeviceReport]):
-    """Reads the properties of a device.
+    """Reads the properties of a device, or of several equal ones.
 
-    Fails with `DeviceError` if the evaluator does not have the device.
+    Fails with `DeviceError` if the evaluator does not have a device, or if the devices are not equal.
     """
 
     kind: ClassVar[str] = "inspect"
     result_type: ClassVar[type[Any]] = DeviceReport
 
     target: str | None
-    """Name of the device. None selects the fastest available kind."""
+    """Name of the device, several names joined by commas, or `cuda:all`. None selects the fastest available kind."""
     forms: tuple[Condition, ...] = ()
     """Conditions for which to report the form of LITv2."""
     watch: Condition | None = None
@@ -131,7 +132,7 @@ class Prepare(Task[Preparation]):
     source: str | None = None
     """Location of the user function of `proxy`, as returned by `plugins.absolute`."""
     target: str | None = None
-    """Name of the device on which `proxy` will score networks."""
+    """Target on which `proxy` will score networks, as in `DeviceReport.target`."""
     timm_names: tuple[str, ...] = ()
     """Names of networks to check for in timm."""
     sheet: str | None = None
@@ -191,7 +192,8 @@ class Time(Task[Timing]):
     reference: dict[str, Any] | None = None
     """Subject to use instead of the standard reference, for several entries."""
     target: str | None = None
-    """Name of the device. Defaults to the first device of the condition's kind."""
+    """Target of the timing, as in `DeviceReport.target`. One of several devices times all entries. Defaults to the
+    first device of the condition's kind."""
     seconds: float | None = None
     """Maximum seconds per network. None uses the default of the timing worker."""
     is_brief: bool = False
@@ -235,7 +237,7 @@ class Score(Task[Scoring]):
     """Reference to the result of the proxy's preparation. None if it prepares nothing."""
     seed: int
     target: str
-    """Name of the device."""
+    """Target of the training, as in `DeviceReport.target`. One of several devices runs it."""
     until: int | None = None
     """Number of training images after which to score. Defaults to the plan's full budget."""
     checkpoint: str | None = None

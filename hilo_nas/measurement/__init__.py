@@ -12,13 +12,16 @@ from hilo_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hilo_nas.measurement.condition import (
+        ALL_CUDA,
         ENVIRONMENTS,
         PRECISIONS,
         RUNTIMES,
         TORCH_ONLY,
         Condition,
         DeviceIdentity,
+        devices_of,
         kind_of_device,
+        kind_of_target,
     )
     from hilo_nas.measurement.contention import Contention, find_contention
     from hilo_nas.measurement.proxy_score import (
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from hilo_nas.measurement.timing_result import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
 
 __all__ = [
+    "ALL_CUDA",
     "ENVIRONMENTS",
     "LATENCY_PROTOCOL",
     "PRECISIONS",
@@ -43,14 +47,16 @@ __all__ = [
     "Measurement",
     "ProxyPlan",
     "ProxyScore",
+    "devices_of",
     "find_contention",
     "kind_of_device",
+    "kind_of_target",
     "mean_score",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY"), "condition"),
-    **dict.fromkeys(("Condition", "DeviceIdentity", "kind_of_device"), "condition"),
+    **dict.fromkeys(("ALL_CUDA", "ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY"), "condition"),
+    **dict.fromkeys(("Condition", "DeviceIdentity", "devices_of", "kind_of_device", "kind_of_target"), "condition"),
     **dict.fromkeys(("Contention", "find_contention"), "contention"),
     **dict.fromkeys(("ProxyPlan", "ProxyScore", "mean_score"), "proxy_score"),
     **dict.fromkeys(("LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"), "timing_result"),

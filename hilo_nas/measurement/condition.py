@@ -8,7 +8,21 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement.fields import Size
 
-__all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity", "kind_of_device"]
+__all__ = [
+    "ALL_CUDA",
+    "ENVIRONMENTS",
+    "PRECISIONS",
+    "RUNTIMES",
+    "TORCH_ONLY",
+    "Condition",
+    "DeviceIdentity",
+    "devices_of",
+    "kind_of_device",
+    "kind_of_target",
+]
+
+ALL_CUDA = "cuda:all"
+"""Target for all CUDA devices of a machine."""
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16", "int8")
 RUNTIMES = ("torch", "onnxruntime", "openvino")
@@ -120,6 +134,29 @@ def kind_of_device(name: str) -> str:
     if kind not in DEVICE_KINDS or (colon and not (kind == "cuda" and index.isascii() and index.isdigit())):
         raise UsageError(f"device must be cpu, cuda, cuda:N or mps, but got {name!r}")
     return kind
+
+
+def kind_of_target(target: str) -> str:
+    """Returns the kind of the devices of a target, for example `cuda` for `cuda:0,cuda:1`.
+
+    A target is a device, several CUDA devices joined by commas, or `cuda:all` for all CUDA devices of the machine.
+
+    Raises:
+        UsageError: The target is not valid.
+    """
+    names = devices_of(target)
+    if len(names) == 1:
+        return "cuda" if target == ALL_CUDA else kind_of_device(target)
+    if not all(kind_of_device(name) == "cuda" and ":" in name for name in names) or len({*names}) < len(names):
+        raise UsageError(
+            f"device must name different CUDA devices by number, but got {target!r}. Use for example cuda:0,cuda:1."
+        )
+    return "cuda"
+
+
+def devices_of(target: str) -> tuple[str, ...]:
+    """Returns the names of the devices of a target, without a check of the names."""
+    return tuple(name.strip() for name in target.split(","))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ from hilo_nas.searching.opening.study_setup import (
     requested_trials,
     set_up_study,
 )
-from hilo_nas.searching.tasks.study_tasks import Resources
+from hilo_nas.searching.tasks.study_tasks import Resources, describe_target
 from hilo_nas.searching.tasks.timing_only import time_only
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.local_settings import load_local, write_local
@@ -142,7 +142,7 @@ def run_search(
                 study=study.name,
                 done=loop.measured,
                 total=manifest.trials,
-                device=f"{manifest.objective.device} ({manifest.device.model})",
+                device=describe_target(manifest, setup.resources.target),
                 metric=manifest.plan.score_metric,
                 stopped=sum(record.state == TrialState.STOPPED for record in loop.records),
             )

@@ -1,7 +1,7 @@
 """Fakes and conformance tests for evaluators, proxies and exporters, for this package and for plug-ins."""
 
 from hilo_nas.evaluation import use_evaluator
-from hilo_nas.testing.evaluators import FakeAnswers, FakeEvaluator, HangsError, check_evaluator
+from hilo_nas.testing.evaluators import FakeAnswers, FakeEvaluator, FakeRun, HangsError, check_evaluator
 from hilo_nas.testing.exporters import check_exporter
 from hilo_nas.testing.proxies import DeclarationChecks, ProxyChecks
 
@@ -9,6 +9,7 @@ __all__ = [
     "DeclarationChecks",
     "FakeAnswers",
     "FakeEvaluator",
+    "FakeRun",
     "HangsError",
     "ProxyChecks",
     "check_evaluator",

@@ -31,10 +31,19 @@ from hilo_nas.evaluation import (
     blame_of,
     task_from_dict,
 )
+from hilo_nas.evaluation.targets import join_reports
 from hilo_nas.events import Event, RoundTimed, TrainingProgressed
-from hilo_nas.measurement import Calibration, DeviceIdentity, Measurement, ProxyScore
+from hilo_nas.measurement import (
+    ALL_CUDA,
+    Calibration,
+    DeviceIdentity,
+    Measurement,
+    ProxyScore,
+    devices_of,
+    kind_of_device,
+)
 
-__all__ = ["FakeAnswers", "FakeEvaluator", "HangsError", "check_evaluator"]
+__all__ = ["FakeAnswers", "FakeEvaluator", "FakeRun", "HangsError", "check_evaluator"]
 
 _NOW = "2026-01-01T00:00:00+00:00"
 
@@ -72,7 +81,10 @@ class FakeAnswers:
         match task:
             case Inspect():
                 forms = {condition.label(): "fake" for condition in task.forms}
-                return DeviceReport(target=task.target or "cpu", identity=self.identity, threads=2, forms=forms)
+                target = task.target or "cpu"
+                identity = self.identity_of(target)
+                threads = 2 if identity.kind == "cpu" else None
+                return DeviceReport(target=target, identity=identity, threads=threads, forms=forms)
             case Prepare():
                 facts = {"name": "fake", "content_hash": "0" * 16, "n_images": 100, "hflip": False}
                 return Preparation(reference="fake", facts={**facts, "class_names": ["a", "b"], "png": ""})
@@ -80,7 +92,7 @@ class FakeAnswers:
                 return NetworkCost(parameters=5_000_000, macs=70_000_000)
             case Time():
                 if not task.entries:
-                    return Timing(calibration=self._calibration())
+                    return Timing(calibration=self._calibration(task))
                 return Timing(measurements={name: self._measurement(task, name) for name in task.entries})
             case Score():
                 return self._score(task)
@@ -91,14 +103,28 @@ class FakeAnswers:
         """Deletes checkpoints."""
         self.kept -= set(references)
 
-    def _calibration(self) -> Calibration:
+    def identity_of(self, device: str) -> DeviceIdentity:
+        """Returns the identity of a device. All devices of a kind are equal. A subclass may make them differ."""
+        kind = kind_of_device(device)
+        if kind == self.identity.kind:
+            return self.identity
+        return dataclasses.replace(
+            self.identity, kind=kind, model="fake card", serial=f"fake-{device}", host=self.identity.model
+        )
+
+    def reference_speed(self, device: str) -> float:
+        """Returns the images/s of the reference on a device: 256. A subclass may make them differ."""
+        return 256.0
+
+    def _calibration(self, task: Time) -> Calibration:
+        device = task.target or task.condition.device
         return Calibration(
             reference="fake",
-            images_per_s=256.0,
+            images_per_s=self.reference_speed(device),
             images_per_s_spread=1.0,
             call_seconds=(0.1,) * 8,
             steady=True,
-            device=self.identity,
+            device=self.identity_of(device),
         )
 
     def _measurement(self, task: Time, name: str) -> Measurement:
@@ -108,7 +134,7 @@ class FakeAnswers:
         latency_ms = 1000 * call
         return Measurement(
             condition=entrant.condition,
-            device=self.identity,
+            device=self.identity_of(task.target or entrant.condition.device),
             ratio=speed / 256.0,
             ratio_spread=0.01,
             ratio_low=0.99 * speed / 256.0,
@@ -158,12 +184,26 @@ class FakeAnswers:
         return Scoring(score=score, checkpoint=task.checkpoint)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeRun:
+    """Use of a device by a task of `FakeEvaluator`."""
+
+    task: Task[Any]
+    device: str
+    begins: float
+    """Seconds on the fake clock."""
+    ends: float
+    """Seconds on the fake clock. Earlier than planned if the task was cancelled."""
+
+
 @dataclasses.dataclass(kw_only=True)
 class _Job:
     id: str
     task: Task[Any]
     submitted: int
     """Number of tasks that were submitted before this one."""
+    device: str = "cpu"
+    begins: float = 0.0
     ends: float | None = None
     """End time by the fake clock; None while the task waits for a slot."""
     hangs: bool = False
@@ -175,12 +215,16 @@ class FakeEvaluator:
     Only `wait` advances the clock, to the next end of a task or by the timeout. With several slots, tasks end out of
     order, but in the same order in every run.
 
+    After the inspection of a target of several devices, such as `cuda:0,cuda:1`, each device runs one task at a time.
+
     Args:
         answers: Returns the result of a task. To make the task fail, raises a `HiloNasError`; to make it hang, raises
             `HangsError`. Defaults to `FakeAnswers()`.
-        slots: Number of tasks that run at the same time, regardless of their kind. Other tasks wait.
+        slots: Number of tasks that run at the same time, regardless of their kind, on a single device. Other tasks
+            wait.
         seed: Seed of the task durations.
         idle_timeout_s: Seconds on the fake clock after which a hanging task fails.
+        cards: Number of CUDA devices of the machine. The target `cuda:all` names all of them.
     """
 
     def __init__(
@@ -190,6 +234,7 @@ class FakeEvaluator:
         slots: int = 1,
         seed: int = 0,
         idle_timeout_s: float = 600.0,
+        cards: int = 1,
     ) -> None:
         self.answers = answers or FakeAnswers()
         self.now = 0.0
@@ -197,8 +242,13 @@ class FakeEvaluator:
         self.submitted: list[Task[Any]] = []
         """All tasks, in the order of submission."""
         self.discarded: list[str] = []
+        self.runs: list[FakeRun] = []
+        """Use of the devices so far, in the order of the ends."""
         self.is_closed = False
         self._slots, self._random, self._idle_timeout_s = slots, Random(seed), idle_timeout_s
+        self._cards = tuple(f"cuda:{i}" for i in range(cards))
+        self._devices: tuple[str, ...] = ()
+        """Devices of the target that was inspected last."""
         self._ids = itertools.count()
         self._under_way: dict[str, _Job] = {}
         self._reports: dict[str, DeviceReport] = {}
@@ -234,12 +284,14 @@ class FakeEvaluator:
 
     def cancel(self, id: str) -> None:
         """Removes a task, which then sends no messages. Does nothing if the task has ended."""
-        self._under_way.pop(id, None)
+        job = self._under_way.pop(id, None)
+        if job is not None and job.ends is not None:
+            self.runs.append(FakeRun(task=job.task, device=job.device, begins=job.begins, ends=self.now))
         self._fill_slots()
 
     def slots(self, kind: str) -> int:
-        """Returns the number of slots, which is the same for each kind of task."""
-        return self._slots
+        """Returns the number of slots, which is the same for each kind of task. With several devices, one each."""
+        return len(self._devices) if len(self._devices) > 1 else self._slots
 
     def devices(self) -> list[DeviceReport]:
         """Returns the reports of the devices that `Inspect` tasks have inspected."""
@@ -258,11 +310,42 @@ class FakeEvaluator:
         self.is_closed = True
 
     def _fill_slots(self) -> None:
-        """Starts the tasks that have waited longest in the free slots."""
-        free = self._slots - sum(job.ends is not None for job in self._under_way.values())
-        waiting = [job for job in self._under_way.values() if job.ends is None]
-        for job in waiting[:free]:
-            job.ends = self.now + self._random.uniform(0.5, 2.0)
+        """Starts the tasks that have waited longest in the free slots, each on a free device of its target."""
+        running = [job for job in self._under_way.values() if job.ends is not None]
+        for job in [job for job in self._under_way.values() if job.ends is None]:
+            if len(running) >= self.slots(job.task.kind):
+                return
+            devices = self._devices_for(job.task)
+            if len(self._devices) > 1:
+                in_use = {other.device for other in running}
+                devices = tuple(device for device in devices if device not in in_use)
+            if devices:
+                job.device, job.begins = devices[0], self.now
+                job.ends = self.now + self._random.uniform(0.5, 2.0)
+                running.append(job)
+
+    def _devices_for(self, task: Task[Any]) -> tuple[str, ...]:
+        """Returns the devices on which a task may run."""
+        target = task.target if isinstance(task, Time | Score) else None
+        if target is None:
+            return self._devices if len(self._devices) > 1 else ("cpu",)
+        return devices_of(target)
+
+    def _answer(self, job: _Job) -> Any:
+        """Returns the result of a task on its device."""
+        task = job.task
+        if isinstance(task, Inspect) and task.target is not None:
+            names = self._cards if task.target == ALL_CUDA else devices_of(task.target)
+            self._devices = names
+            reports = [self.answers(dataclasses.replace(task, target=name)) for name in names]
+            self._reports |= {report.target: report for report in reports}
+            return join_reports(reports)
+        if isinstance(task, Time | Score) and len(devices_of(task.target or "")) > 1:
+            task = dataclasses.replace(task, target=job.device)
+        result = self.answers(task)
+        if isinstance(task, Inspect):
+            self._devices, self._reports[result.target] = (result.target,), result
+        return result
 
     def _end(self, job: _Job) -> list[Message]:
         assert job.ends is not None
@@ -270,17 +353,21 @@ class FakeEvaluator:
         try:
             if job.hangs:
                 raise WorkerHungError(f"the worker sent no message for {self._idle_timeout_s:g} s")
-            result = self.answers(job.task)
+            result = self._answer(job)
         except HangsError:
             job.hangs, job.ends = True, job.ends + self._idle_timeout_s
             self._under_way[job.id] = job
             return []
         except HiloNasError as error:
-            return [Failed(id=job.id, error=error, blame=blame_of(error), seconds=1.0, device="cpu")]
-        if isinstance(job.task, Inspect):
-            self._reports[result.target] = result
+            self._keep_run(job)
+            return [Failed(id=job.id, error=error, blame=blame_of(error), seconds=1.0, device=job.device)]
+        self._keep_run(job)
         events = [Progress(id=job.id, event=event) for event in _events_of(job.task)]
-        return [*events, Finished(id=job.id, result=result, seconds=1.0, device="cpu")]
+        return [*events, Finished(id=job.id, result=result, seconds=1.0, device=job.device)]
+
+    def _keep_run(self, job: _Job) -> None:
+        assert job.ends is not None
+        self.runs.append(FakeRun(task=job.task, device=job.device, begins=job.begins, ends=job.ends))
 
 
 def _events_of(task: Task[Any]) -> Iterable[Event]:
@@ -328,6 +415,7 @@ def check_evaluator(evaluator: Evaluator, tasks: Sequence[Task[Any]], failing: T
             rebuilt = task.result_from_dict(json.loads(plain))
             assert json.dumps(task.result_to_dict(rebuilt)) == plain, "a result must survive a JSON round trip"
             assert message.seconds >= 0, f"seconds must be at least 0, but got {message.seconds}"
+            assert "," not in (message.device or ""), f"a task must run on one device, but got {message.device}"
     assert evaluator.wait(0.0) == [], "each task must end exactly once"
 
     id = evaluator.submit(failing)

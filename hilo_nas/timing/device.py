@@ -16,7 +16,15 @@ from hilo_nas.errors import DeviceError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import DeviceIdentity
 
-__all__ = ["check_device", "identify_device", "list_devices", "peak_memory_mib", "read_device", "synchronizer"]
+__all__ = [
+    "check_device",
+    "identify_device",
+    "list_cuda",
+    "list_devices",
+    "peak_memory_mib",
+    "read_device",
+    "synchronizer",
+]
 
 
 def list_devices() -> list[str]:
@@ -79,6 +87,19 @@ def read_device(device: str | None, *, emit: Emit) -> dict[str, Any]:
     # A GPU's speed does not depend on the CPU threads, which only launch its kernels.
     threads = torch.get_num_threads() if identity.kind == "cpu" else None
     return {"device": name, "identity": dataclasses.asdict(identity), "threads": threads}
+
+
+def list_cuda(*, emit: Emit) -> list[str]:
+    """Returns the names of the CUDA devices of this machine.
+
+    Args:
+        emit: Unused. All worker functions have this parameter.
+
+    Raises:
+        DeviceError: This machine has no CUDA device.
+    """
+    check_device("cuda")
+    return [name for name in list_devices() if name.startswith("cuda")]
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def hold(
 
 @contextlib.contextmanager
 def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None], system: LockSystem) -> Iterator[None]:
-    name = f"{os.getpid()}.json"
+    name = _card_name()
     path = locks_folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
     with _opened(path) as folder:
         report_wait = _wait_reporter(claim.device, folder, emit)
@@ -119,6 +120,12 @@ def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]
             finally:
                 shared_files.discard(folder, name)
                 release()
+
+
+def _card_name() -> str:
+    """Returns the name of the file with the purpose of this holder. Threads of a process may share a lock."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return f"{os.getpid()}.json" if is_main else f"{os.getpid()}-{threading.get_native_id()}.json"
 
 
 @contextlib.contextmanager

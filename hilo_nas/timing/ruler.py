@@ -106,6 +106,15 @@ class Ruler:
         self._targets[identity.kind] = name
         return self._found[device]
 
+    def list_cuda(self, emit: Emit) -> list[str]:
+        """Returns the names of the CUDA devices of this machine.
+
+        Raises:
+            DeviceError: This machine has no CUDA device.
+        """
+        names: list[str] = call_twice(self._worker, "hilo_nas.timing.device:list_cuda", {}, emit)
+        return names
+
     def identity_of(self, kind: str, emit: Emit) -> DeviceIdentity:
         """Returns the identity of the device that is used for a kind: the last one read, or else the first one.
 

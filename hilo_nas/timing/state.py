@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.measurement.verdicts import POWER_CAP
 from hilo_nas.timing.cpu import CpuWatch
 
-__all__ = ["DeviceWatch"]
+__all__ = ["DeviceWatch", "describe_use"]
 
 _THROTTLE_REASONS = {
     0x04: POWER_CAP,
@@ -21,6 +22,8 @@ _THROTTLE_REASONS = {
     0x80: "hardware power brake",
 }
 """Bits of NVML's clocks event reasons that mean a reduced clock (nvml.h)."""
+_BUSY_PERCENT = 5
+"""Utilization of a GPU in percent from which other programs count as using it."""
 
 
 class DeviceWatch:
@@ -57,8 +60,48 @@ class DeviceWatch:
         return _read_gpu(self._identity.serial) if self._identity.kind == "cuda" else {}
 
 
+def describe_use(identity: DeviceIdentity) -> str | None:
+    """Returns a sentence about the load of a GPU by other programs, also in other containers.
+
+    Call it before this program works on the GPU. None without such a load, for other devices, and without nvidia-ml-py.
+    """
+    if identity.kind != "cuda":
+        return None
+    use = _ask_nvml(identity.serial, _read_use)
+    if use.get("percent", 0) < _BUSY_PERCENT:
+        return None
+    return (
+        f"other programs use the GPU: utilization {use['percent']} %, {use['memory_mib']:,.0f} MiB of memory. Device "
+        "locks do not exclude them, nor hilo-nas in another container, so timings may be slower and uneven"
+    )
+
+
+def _read_use(nvml: Any, card: Any) -> dict[str, Any]:
+    return {
+        "percent": nvml.nvmlDeviceGetUtilizationRates(card).gpu,
+        "memory_mib": nvml.nvmlDeviceGetMemoryInfo(card).used / 2**20,
+    }
+
+
 def _read_gpu(uuid: str) -> dict[str, Any]:
     """Returns the current NVML values of a GPU. Empty without nvidia-ml-py, or if the driver refuses."""
+    return _ask_nvml(uuid, _read_state)
+
+
+def _read_state(nvml: Any, card: Any) -> dict[str, Any]:
+    reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card)
+    processes = nvml.nvmlDeviceGetComputeRunningProcesses(card)
+    return {
+        "sm_clock_mhz": nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM),
+        "temperature_c": nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU),
+        "power_w": nvml.nvmlDeviceGetPowerUsage(card) / 1000,
+        "throttle_reasons": [text for bit, text in _THROTTLE_REASONS.items() if reasons & bit],
+        "other_processes": sorted({process.pid for process in processes} - {os.getpid()}),
+    }
+
+
+def _ask_nvml(uuid: str, ask: Callable[[Any, Any], dict[str, Any]]) -> dict[str, Any]:
+    """Returns what a function reads of a GPU from NVML. Empty without nvidia-ml-py, or if the driver refuses."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
@@ -69,15 +112,7 @@ def _read_gpu(uuid: str) -> dict[str, Any]:
         return {}
     try:
         card = nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
-        reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card)
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(card)
-        return {
-            "sm_clock_mhz": nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM),
-            "temperature_c": nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU),
-            "power_w": nvml.nvmlDeviceGetPowerUsage(card) / 1000,
-            "throttle_reasons": [text for bit, text in _THROTTLE_REASONS.items() if reasons & bit],
-            "other_processes": sorted({process.pid for process in processes} - {os.getpid()}),
-        }
+        return ask(nvml, card)
     except Exception:  # some GPUs do not support all of these calls
         return {}
     finally:

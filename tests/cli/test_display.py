@@ -168,6 +168,15 @@ def test_a_terminal_sees_the_phase_under_way():
         assert text in shown
 
 
+def test_a_terminal_names_all_running_trials():
+    started = [TrialStarted(number=number, key="k", params_m=1.25, gmacs=0.1, origin="sampler") for number in (3, 4)]
+    progress = TrainingProgressed(images_seen=1000, images_total=2000, loss=0.5)
+    begun = SearchStarted(study="s", done=1, total=9, device="cuda (2 x a card)")
+    shown = say(begun, *started, progress, finished(), progress, is_terminal=True)
+    assert "trials 3, 4: running" in shown
+    assert "trial 4 (1.25 M params): training: 1,000 of 2,000 images, loss 0.500" in shown
+
+
 def test_a_terminal_counts_the_networks_that_were_stopped():
     shown = say(
         SearchStarted(study="s", done=3, total=9, device="cpu", stopped=1),

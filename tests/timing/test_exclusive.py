@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -240,6 +241,26 @@ def test_ctrl_c_ends_the_waiting_and_leaves_the_holder_alone(start, locks):
     assert waiting.end(signal.SIGINT) == -signal.SIGINT
     assert [card.name for card in locks.glob("cpu/*.json")] == [f"{holder.pid}.json"]
     assert f"process {holder.pid}" in start(CPU_TIMING).says()
+
+
+def test_threads_of_a_process_that_share_a_lock_are_told_of_until_each_lets_it_go(locks):
+    inside, done = threading.Event(), threading.Event()
+
+    def train():
+        with hold(GPU_TRAINING, "training on a GPU", lambda event: None):
+            inside.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    assert inside.wait(30)
+    with hold(OTHER_GPU_TIMING, "timing on another GPU", lambda event: None):
+        assert len(list(locks.glob("cpu/*.json"))) == 2
+    (card,) = locks.glob("cpu/*.json")
+    assert json.loads(card.read_text())["purpose"] == "training on a GPU"
+    done.set()
+    thread.join(30)
+    assert list(locks.glob("cpu/*.json")) == []
 
 
 def test_ctrl_c_while_timing_lets_the_device_go(start, locks):

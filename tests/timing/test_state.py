@@ -8,7 +8,7 @@ import pytest
 
 from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.measurement.verdicts import is_throttling
-from hilo_nas.timing.state import DeviceWatch
+from hilo_nas.timing.state import DeviceWatch, describe_use
 
 
 def device(kind, serial="host-1"):
@@ -97,6 +97,35 @@ def test_a_gpu_tells_clock_heat_and_power_before_and_after_and_who_else_is_there
         "throttle_reasons": [],
         "other_processes": [17, 4242],
     }
+
+
+class SharedNvml(FakeNvml):
+    """NVML of a card that others may use."""
+
+    utilization, used_bytes = 0, 600 * 2**20
+
+    def nvmlDeviceGetUtilizationRates(self, card):
+        return self._answer("utilization", types.SimpleNamespace(gpu=self.utilization, memory=0))
+
+    def nvmlDeviceGetMemoryInfo(self, card):
+        return types.SimpleNamespace(used=self.used_bytes)
+
+
+def test_a_gpu_that_others_keep_busy_is_told_of(monkeypatch):
+    nvml = SharedNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert describe_use(GPU) is None
+    nvml.utilization, nvml.used_bytes = 87, 41_000 * 2**20
+    assert describe_use(GPU).startswith("other programs use the GPU: utilization 87 %, 41,000 MiB of memory. ")
+    assert describe_use(CPU) is None
+    nvml.refused = {"utilization"}
+    assert describe_use(GPU) is None
+    assert nvml.inits == nvml.shutdowns
+
+
+def test_without_the_library_no_other_program_is_seen(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert describe_use(GPU) is None
 
 
 def test_the_library_is_left_as_it_was_found(nvml):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import HiloNasError
-from hilo_nas.measurement import Condition, ProxyPlan, kind_of_device
+from hilo_nas.measurement import Condition, ProxyPlan, kind_of_target
 from hilo_nas.measurement.condition_options import BEST_RUNTIME
 from hilo_nas.proxy.kinds import list_proxies, proxy_named
 from hilo_nas.searching.configuration.default_baselines import DEFAULT
@@ -96,7 +96,7 @@ def _check_reading(config: SearchConfig) -> None:
 
 def _check_device(config: SearchConfig) -> None:
     if config.timing.device is not None:
-        kind_of_device(config.timing.device)
+        kind_of_target(config.timing.device)
 
 
 def _check_condition(config: SearchConfig) -> None:

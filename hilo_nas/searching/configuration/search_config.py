@@ -55,7 +55,9 @@ class TimingConfig:
     """Device and condition of the timings."""
 
     device: str | None = _field(
-        None, "kind of device: cpu, cuda, cuda:N or mps; the fastest one of this machine if left out"
+        None,
+        "cpu, cuda, cuda:N or mps; for a search also equal ones, as cuda:0,cuda:1 or cuda:all; the fastest kind of "
+        "this machine if left out",
     )
     batch_size: int | None = _field(None, "images per timed call")
     img_size: int | None = _field(None, "side of the timed images in pixels")

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
+from hilo_nas.measurement import devices_of
 from hilo_nas.searching.forecast.study_forecast import build_source, forecast_study
 from hilo_nas.searching.sampling.candidates import CandidateSource
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
@@ -84,6 +85,7 @@ def confirm_front(
         if not due:
             break
         seconds = sum(training_seconds(records[number], budget) for number, _ in due)
+        seconds /= len(devices_of(resources.target))
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
         _train(due, records, failed, study, manifest, evaluator, resources, emit)
     left = [number for number in _front(records, manifest, source).ties if missing[number]]

@@ -10,6 +10,7 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Time, run_task
 from hilo_nas.events import Emit, Notice
+from hilo_nas.measurement import devices_of
 from hilo_nas.measurement.rounds import fast_seconds
 from hilo_nas.measurement.verdicts import judge_cohort
 from hilo_nas.searching.tasks.study_tasks import Resources
@@ -78,12 +79,12 @@ def _warning(number: int, error: Exception) -> Notice:
 
 def _task(arch: ArchConfig, manifest: Manifest, resources: Resources) -> Time:
     """Returns a brief timing of all parts of a network in the same rounds."""
-    objective = manifest.objective
+    objective, device = manifest.objective, devices_of(resources.target)[0]
     arguments = {
         "arch": arch.to_dict(),
         "batch_size": objective.batch_size,
         "img_size": objective.img_size,
-        "device": resources.target,
+        "device": device,
         "precision": objective.precision,
     }
     # Parts are built in their inference form, so the worker must not convert them again.
@@ -99,6 +100,6 @@ def _task(arch: ArchConfig, manifest: Manifest, resources: Resources) -> Time:
             )
             for part in PARTS
         },
-        target=resources.target,
+        target=device,
         is_brief=True,
     )

@@ -54,6 +54,11 @@ class SearchCosts:
         trial_s = self.timing_s + trained * (self.fixed_s + self.per_image_s * images)
         return trials * trial_s + self.extra_s + self.extra_per_image_s * images
 
+    def on_devices(self, count: int) -> SearchCosts:
+        """Returns the costs of a search that runs a trial on each of several devices at the same time."""
+        seconds = ("timing_s", "fixed_s", "per_image_s", "extra_s", "extra_per_image_s")
+        return dataclasses.replace(self, **{name: getattr(self, name) / count for name in seconds})
+
     def images_for(self, trials: int, seconds: float, training_share: float) -> float:
         """Returns the full budget with which a search takes the given time. May be negative."""
         trained = trials * self.trained_share * training_share

@@ -20,7 +20,7 @@ from hilo_nas.events import (
     Notice,
     TrainingProgressed,
 )
-from hilo_nas.measurement import ProxyPlan
+from hilo_nas.measurement import ProxyPlan, devices_of
 from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, name_baselines, plan_of, reduction_factor_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.forecast.limit_forecast import LimitSample, estimate_limits
@@ -143,6 +143,8 @@ class CostSample:
     """Sample for the limits; None if no limit needs a measurement."""
     knows_limits: bool
     """True if only networks that meet the limits, or are expected to, are proposed."""
+    at_once: int = 1
+    """Number of trials that run at the same time, one per device."""
 
     @property
     def trained_share(self) -> float:
@@ -170,7 +172,7 @@ class CostSample:
         return sum(network.seconds for network in self.baselines)
 
     def trial_s(self, training_share: float) -> float:
-        """Returns the mean seconds per trial.
+        """Returns the mean seconds per trial on its device.
 
         Args:
             training_share: Expected training cost of a network as a share of a full training.
@@ -235,6 +237,7 @@ def sample_costs(
         baselines=tuple(try_networks(evaluator, setup, subjects, emit)),
         limits=limits,
         knows_limits=setup.timed is not None or (sampler or DEFAULT_SAMPLER) == DEFAULT_SAMPLER,
+        at_once=len(devices_of(setup.resources.target)),
     )
 
 
@@ -268,7 +271,8 @@ def estimate_search(
     trained = expected_training_share(setup.plan.budgets, reduction_factor)
 
     def foresee(network: TriedNetwork, growth: float) -> None:
-        total_s = set_up_s + trials * (network.timing_s + trained * growth * network.training_s)
+        trial_s = network.timing_s + trained * growth * network.training_s
+        total_s = set_up_s + trials * trial_s / len(devices_of(setup.resources.target))
         emit(CostForeseen(trials=trials, total_s=total_s, seconds=time.monotonic() - begun, tried=1))
 
     sample = sample_costs(setup, evaluator, emit, sampler=config.search.sampler, baselines=baselines, on_first=foresee)
@@ -302,7 +306,8 @@ def build_cost(
     trial_s = sample.trial_s(expected_training_share(plan.budgets, reduction_factor))
     fits = None
     if config.search.timeout_s is not None:
-        fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - sample.baselines_s) / trial_s)))
+        left_s = sample.at_once * (config.search.timeout_s - set_up_s) - sample.baselines_s
+        fits = min(trials, max(0, int(left_s / trial_s)))
     pixels, each = data.n_images * 3 * plan.img_size**2, [network.seconds for network in sample.networks]
     confirm = config.proxy.confirm
     return Cost(
@@ -314,10 +319,10 @@ def build_cost(
         trials=trials,
         baselines=len(sample.baselines),
         baselines_s=sample.baselines_s,
-        total_s=set_up_s + sample.baselines_s + trials * trial_s,
+        total_s=set_up_s + (sample.baselines_s + trials * trial_s) / sample.at_once,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
-        confirmation_s=CONFIRMED_NETWORKS * confirm * sample.training_s if confirm else None,
+        confirmation_s=CONFIRMED_NETWORKS * confirm * sample.training_s / sample.at_once if confirm else None,
     )
 
 

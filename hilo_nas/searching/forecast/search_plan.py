@@ -265,7 +265,7 @@ def _choose_budget(
             per_image_s=sample.per_image_s,
             extra_s=sum(one.seconds - one.per_image_s * before for one in sample.baselines) + confirmed * fixed_s,
             extra_per_image_s=sum(one.per_image_s for one in sample.baselines) + confirmed * sample.per_image_s,
-        ),
+        ).on_devices(sample.at_once),
         GivenBudget(
             trials=config.search.until_trials or config.search.trials,
             images=config.proxy.images if trains else before,

@@ -11,7 +11,7 @@ from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
+from hilo_nas.measurement import PROTOCOL, DeviceIdentity, devices_of, kind_of_target
 from hilo_nas.measurement.condition_options import CONDITION_OPTIONS
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
@@ -69,7 +69,7 @@ def reopen(
     """
     name = config.timing.device or (None if manifest.speeds else manifest.objective.device)
     if name is not None:
-        kind_of_device(name)
+        kind_of_target(name)
     differing = _differing_options(config, manifest, space)
     if "proxy.name" not in differing:
         check_proxy_options(config, manifest.plan.declaration)
@@ -191,7 +191,7 @@ def _mismatch(folder: StoredStudy, options: Differences, facts: Differences) -> 
     if options:
         remedies.append("Leave out the settings that differ, or create a new study with --study NAME.")
     if facts:
-        elsewhere = ("--device", options["timing.device"][1]) if "timing.device" in options else ()
+        elsewhere = ("--device", devices_of(options["timing.device"][1])[0]) if "timing.device" in options else ()
         remedies.append(
             f"Search on the machine of the study, install the versions above, or time its networks again here: "
             f"{command('remeasure', folder.address, *elsewhere)}"

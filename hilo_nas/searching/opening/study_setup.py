@@ -19,7 +19,7 @@ from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Preparation, Prepare, run_task
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.hashes import short_hash
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_device
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_target
 from hilo_nas.measurement.condition_options import Requirements, build_objective, expected_objective
 from hilo_nas.plugins import absolute
 from hilo_nas.proxy.kinds import find_proxy
@@ -35,6 +35,7 @@ from hilo_nas.searching.configuration.resolve import (
 )
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.opening.copied_results import check_timings, copy_timed
+from hilo_nas.searching.tasks.equal_devices import check_equal_speeds
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.tasks.timing_only import check_time_only
 from hilo_nas.space import SearchSpace, broken_limits, limit_text, load_space, measured_values, measured_violations
@@ -141,12 +142,11 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
 
     Raises:
         UsageError: A setting does not fit the space.
-        DeviceError: This machine does not have the device.
+        DeviceError: This machine does not have the device, or the devices of the target are not equal.
         DataError: The data set is invalid.
         MeasurementError: The reference does not fit into memory.
     """
-    if config.timing.device is not None:
-        kind_of_device(config.timing.device)
+    kind = None if config.timing.device is None else kind_of_target(config.timing.device)
     plan = plan_of(config, space)
     fields = condition_options(resolve(config, space))
     _check_sizes(space, {"timing.img_size": fields["img_size"], "proxy.img_size": plan.img_size})
@@ -157,7 +157,7 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
         requirements = _requirements_within(timing_study, config)
         report = run_task(evaluator, Inspect(target=config.timing.device), emit)  # only for training
     else:
-        expected = requirements_of(config, expected_objective(fields, config.timing.device))
+        expected = requirements_of(config, expected_objective(fields, kind))
         if expected.limits and not plan.declaration.gives_scores:
             raise UsageError(
                 "limits on images/s, latency and memory have no effect without a proxy, because all networks are "
@@ -165,7 +165,7 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
             )
         _check_sizes(space, {"timing.img_size": min(condition.img_size for condition in expected.conditions)})
         report = run_task(evaluator, Inspect(target=config.timing.device), emit)
-        requirements = requirements_of(config, build_objective(fields, report.target, report.threads))
+        requirements = requirements_of(config, build_objective(fields, report.identity.kind, report.threads))
 
     def prepare_data() -> Preparation:
         if source is None:
@@ -309,6 +309,7 @@ def calibrate_all(
     """Returns the speed of the reference under each condition, by the label of the condition.
 
     Raises:
+        DeviceError: The devices of the target are not equally fast.
         MeasurementError: The reference does not fit into memory.
     """
     calibrations = {}
@@ -318,6 +319,8 @@ def calibrate_all(
         assert calibration is not None, "the task must time only the reference"
         calibrations[condition.label()] = calibration
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
+    objective = conditions[0]
+    check_equal_speeds(objective, calibrations[objective.label()], evaluator, resources, emit)
     return calibrations
 
 
@@ -438,7 +441,7 @@ def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
     else:
         space = load_space(config.space or DEFAULT_SPACE)
     if config.study.name is None:
-        device = f"-{kind_of_device(config.timing.device)}" if config.timing.device else ""
+        device = f"-{kind_of_target(config.timing.device)}" if config.timing.device else ""
         return space, new_study(space.name + device)
     with contextlib.suppress(NotFoundError):
         return space, open_study(config.study.name)

@@ -43,8 +43,9 @@ def build_sampler(name: str, seed: int) -> BaseSampler:
 class FeasibleSampler(BaseSampler):
     """Sampler that moves each proposal of an inner sampler to a nearby feasible and new network.
 
-    A proposal depends only on the finished trials, the seed and the number of earlier proposals, because the inner
-    sampler is rebuilt for each proposal. A resumed search therefore proposes the same networks as an uninterrupted one.
+    A proposal depends only on the finished and running trials, the seed and the number of earlier proposals, because
+    the inner sampler is rebuilt for each proposal. A resumed search therefore proposes the same networks as an
+    uninterrupted one.
 
     Args:
         build_inner: Returns an Optuna sampler for a seed, such as `build_sampler`.

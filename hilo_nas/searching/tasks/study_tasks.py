@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from hilo_nas.errors import HiloNasError
-from hilo_nas.evaluation import Count, Evaluator, Score, Time, Timing, run_task
+from hilo_nas.evaluation import Count, Evaluator, Score, Steps, Time, Timing, run_steps
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measurement import Calibration, Condition, ProxyPlan
+from hilo_nas.measurement import Calibration, Condition, ProxyPlan, devices_of
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.timing import Entrant
 
-__all__ = ["Resources", "StudyTasks", "calibration_of", "time_together"]
+__all__ = ["Resources", "StudyTasks", "calibration_of", "describe_target", "time_together", "together"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Resources:
     """Target device and references that the tasks of a study use. Valid for one evaluator; not stored."""
 
     target: str = "cpu"
-    """Name of the device that times and trains networks."""
+    """Device that times and trains networks, or several equal ones joined by commas (`DeviceReport.target`)."""
     data: str | None = None
     """Reference to the prepared images; None if the proxy needs no images."""
     proxy: str | None = None
@@ -122,9 +123,16 @@ class StudyTasks:
         )
 
 
+def describe_target(manifest: Manifest, target: str) -> str:
+    """Returns kind, number and model of the devices of a search, such as `cuda (2 x NVIDIA H200)`."""
+    count, model = len(devices_of(target)), manifest.device.model
+    is_timed_here = manifest.speeds is None
+    return f"{manifest.objective.device} ({f'{count} x ' * (count > 1 and is_timed_here)}{model})"
+
+
 def calibration_of(condition: Condition, resources: Resources) -> Time:
-    """Returns a task that times only the reference."""
-    return Time(condition=condition, target=resources.target, seconds=resources.timing_s)
+    """Returns a task that times only the reference, on the first device of the target."""
+    return Time(condition=condition, target=devices_of(resources.target)[0], seconds=resources.timing_s)
 
 
 def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
@@ -133,8 +141,15 @@ def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
     Raises:
         HiloNasError: The device, the reference or the disk fails.
     """
+    return run_steps(evaluator, together(task, emit), emit)
+
+
+def together(task: Time, emit: Emit) -> Steps[Timing]:
+    """Times several networks like `time_together`, as a task sequence."""
+    if not task.entries:
+        return Timing()
     try:
-        return run_task(evaluator, task, emit) if task.entries else Timing()
+        return cast("Timing", (yield task))
     except HiloNasError as error:
         if error.is_fatal or len(task.entries) > 1:
             raise

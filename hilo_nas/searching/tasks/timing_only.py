@@ -1,6 +1,7 @@
 """Timing without training: studies without a proxy, and the first part of a sweep.
 
-Networks are timed in cohorts with shared rounds. Each cohort is stored as soon as it is timed.
+Networks are timed in cohorts with shared rounds, one cohort at a time on each device. Each cohort is stored as soon as
+it is timed.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from hilo_nas.arch.cost import count_cost
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, UsageError
-from hilo_nas.evaluation import Evaluator
+from hilo_nas.evaluation import Evaluator, Steps, Time, drive, run_steps
 from hilo_nas.evaluation.named_networks import find_network
 from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.searching.configuration.resolve import RANDOM
-from hilo_nas.searching.tasks.study_tasks import StudyTasks, time_together
+from hilo_nas.searching.tasks.study_tasks import StudyTasks, describe_target, together
 from hilo_nas.space import find_params, list_networks
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.study.states import TrialState
@@ -104,19 +106,28 @@ def time_only(
             study=study.name,
             done=done,
             total=manifest.trials,
-            device=f"{manifest.objective.device} ({manifest.device.model})",
+            device=describe_target(manifest, tasks.resources.target),
             metric=manifest.plan.score_metric,
         )
     )
     due = _due(study)
     stopped_by = "total" if done + sum(not record.is_baseline for record in due) >= manifest.trials else "exhausted"
-    for first in range(0, len(due), _TOGETHER):
-        if timeout_s is not None and time.monotonic() - start >= timeout_s:
+    groups, timed = deque(due[first : first + _TOGETHER] for first in range(0, len(due), _TOGETHER)), 0
+
+    def begin_next() -> Steps[None] | None:
+        nonlocal stopped_by
+        if groups and timeout_s is not None and time.monotonic() - start >= timeout_s:
             stopped_by = "timeout"
-            break
-        group = due[first : first + _TOGETHER]
-        time_networks(group, study, evaluator, tasks, emit)
-        emit(NetworksTimed(done=first + len(group), total=len(due)))
+            groups.clear()
+        return time_group(groups.popleft()) if groups else None
+
+    def time_group(group: Sequence[TrialRecord]) -> Steps[None]:
+        nonlocal timed
+        yield from _timing(group, study, tasks, emit)
+        timed += len(group)
+        emit(NetworksTimed(done=timed, total=len(due)))
+
+    drive(begin_next, evaluator, emit, at_once=evaluator.slots(Time.kind))
     return SearchFinished(
         study=study.name,
         measured=sum(map(manifest.counts, study.records)),
@@ -143,13 +154,18 @@ def time_networks(
     Raises:
         HiloNasError: The device, the reference or the disk fails.
     """
+    run_steps(evaluator, _timing(records, study, tasks, emit), emit)
+
+
+def _timing(records: Sequence[TrialRecord], study: StoredStudy, tasks: StudyTasks, emit: Emit) -> Steps[None]:
+    """Times networks in shared rounds and writes their records (`time_networks`)."""
     start, manifest = time.monotonic(), study.manifest
     begun = utc_now()
     measured: dict[str, tuple[Measurement, ...]] = {record.key: () for record in records}
     failures: dict[str, HiloNasError] = {}
     for condition in manifest.conditions:
         left = [record.subject for record in records if record.key not in failures]
-        timing = time_together(evaluator, tasks.time(left, condition), emit)
+        timing = yield from together(tasks.time(left, condition), emit)
         failures |= timing.failures
         for key, measurement in timing.measurements.items():
             measured[key] = (*measured[key], measurement)

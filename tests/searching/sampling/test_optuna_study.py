@@ -1,13 +1,16 @@
 """The Optuna study in memory follows from the records: trial by trial, or from scratch where an earlier one changed."""
 
 import dataclasses
+import functools
 import math
+from random import Random
 
 import pytest
 from builders import build_failed, build_infeasible, build_record
 from optuna.samplers import RandomSampler
 
 from hilo_nas.searching.sampling.optuna_study import OptunaStudy
+from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
 from hilo_nas.space import load_space
 from hilo_nas.study.records import FITS, Subject
 
@@ -71,6 +74,37 @@ def test_several_proposals_may_run_and_end_in_any_order(records):
     whole.update(some)
     assert told(study) == told(whole)
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+
+
+def propose_beside(sampler, records, *, running):
+    """A proposal after these records, and the next one while the first may still run; nothing else differs."""
+    space = load_space("litv2_cifar")
+    feasible = FeasibleSampler(
+        functools.partial(build_sampler, sampler),
+        space,
+        excess=lambda params: 0.0,
+        is_known=lambda params: False,
+        seed=0,
+        count_proposals=lambda: 0,
+    )
+    random = Random(0)
+    known = [
+        dataclasses.replace(record, params={name: random.randrange(n) for name, n in space.dimensions.items()})
+        for record in records
+    ]
+    first = OptunaStudy(space, feasible).propose(known).params
+    if running:
+        known.append(build_record(len(known), None, None, state="running", params=first))
+    return first, OptunaStudy(space, feasible).propose(known).params
+
+
+@pytest.mark.parametrize(("sampler", "sees"), [("tpe", True), ("gp", True), ("nsga2", False), ("random", False)])
+def test_tpe_and_gp_propose_something_else_because_a_trial_is_running(sampler, sees):
+    records = [build_record(i, 1000.0 + 37 * (i * 7 % 12), 0.5 + (i * 5 % 12) / 50) for i in range(12)]
+    first, again = propose_beside(sampler, records, running=False)
+    assert first == again
+    first, beside = propose_beside(sampler, records, running=True)
+    assert (beside != first) == sees
 
 
 def test_a_proposal_that_failed_tells_a_sampler_nothing(records):
