@@ -64,7 +64,7 @@ class OfficialPlan:
         faults = [find_fault(self.checkout)]
         for name, values, choices in (
             ("network", self.networks, NETWORKS),
-            ("precision", self.precisions, PRECISIONS),
+            ("precision", self.precisions, [name for name in PRECISIONS if name != "int8"]),  # torch has none
         ):
             faults += [f"{name} must be one of {', '.join(choices)}, but got {v!r}" for v in values if v not in choices]
             faults += [f"at least one {name} is needed"] * (not values)

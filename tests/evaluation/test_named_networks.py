@@ -93,7 +93,7 @@ def test_named_networks_are_timed_in_one_task_with_their_own_classes_and_image_s
         "timm:resnet18@64": 1000,
     }
     assert {entrant.condition for entrant in task.entries.values()} == {found.condition}
-    assert (found.condition.batch_size, found.condition.img_size, found.condition.threads) == (8, 32, 2)
+    assert (found.condition.batch_size, found.condition.img_size, found.condition.threads) == (8, 32, None)
     assert (task.condition, task.calibration, task.target, task.seconds) == (found.condition, None, "cuda:1", 2.0)
     assert {name: item.condition.img_size for name, item in found.measurements.items()} == {
         "demo:0": 32,

@@ -23,6 +23,9 @@ from hilo_nas.testing import check_exporter
 pytestmark = pytest.mark.usefixtures("quick_databases")
 
 
+SLOW = ("onnx", "onnx-int8", "openvino-int8")
+
+
 @pytest.fixture
 def sources(tmp_path):
     folder = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
@@ -31,7 +34,7 @@ def sources(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if "onnx" in name else []) for name in EXPORTERS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPORTERS]
 )
 def test_an_exporter_of_the_package_keeps_the_promises(name, sources, tmp_path):
     for library in getattr(EXPORTERS[name], "libraries", ()):

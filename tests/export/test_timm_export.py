@@ -479,4 +479,4 @@ def test_a_folder_that_cannot_be_made_is_refused(study, tmp_path):
 
 
 def test_the_formats_are_named():
-    assert list(EXPORTERS) == ["timm", "onnx", "openvino", "torch-package", "optuna"]
+    assert list(EXPORTERS) == ["timm", "onnx", "onnx-int8", "openvino", "openvino-int8", "torch-package", "optuna"]

@@ -94,7 +94,7 @@ def test_reduced_precision_trains_too(digits16):
     assert math.isfinite(score(digits16, plan(images=64, precision="amp-bf16"))["loss"])
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_quantized_score_has_the_float_value_of_the_same_training(digits16, runtime):
     for library in {"openvino": ("openvino", "nncf"), "onnxruntime": ("onnxruntime", "onnxscript")}[runtime]:
         pytest.importorskip(library)
