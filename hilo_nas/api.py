@@ -701,8 +701,8 @@ def export_files(
         raise UsageError(f"trial, knee and limits need a study as the source, but got the file {source}")
     if not is_file and (num_classes is not None or img_size is not None):
         raise UsageError(
-            "num_classes and img_size need an architecture file as the source. Leave them out for a study, which has "
-            "its own values."
+            "num_classes and the size of images need an architecture file as the source. Leave them out for a study, "
+            "which has its own values."
         )
     promises: list[Promise] = []
     chosen: NetworkSource | StudySource

@@ -10,7 +10,6 @@ import typer
 
 from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
-from hilo_nas.cli.settings import help_of
 from hilo_nas.export import ExportOptions
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -88,7 +87,13 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help=f"timm: epochs of the full training. Default: {ExportOptions.epochs}.")
     ] = None,
-    data: Annotated[str | None, typer.Option(metavar="SOURCE", help=help_of("data.source"))] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="onnx-int8, openvino-int8: images for the calibration, as for a search. Default: those of the study.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of an earlier export.")] = False,
 ) -> None:
     """Writes the files and prints their paths."""

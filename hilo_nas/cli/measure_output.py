@@ -52,7 +52,7 @@ def print_measured(timing: Measured, output: Format, console: Console) -> None:
         _print_cohort_table(timing, frame.to_dict("records"), console)
         first = next(iter(timing.measurements.values()))
         console.print(
-            f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ±: half of a 95 % interval; "
+            f"{_label(timing)} on {first.device.model}, torch {first.device.torch}; ±: half of a 95 % interval; "
             "ratio: to the first network, from paired rounds\n"
             "px: side of the images; p50 ms, p95 ms: time of one call; MiB: peak memory of one call in torch"
             + "\nruntime: the fastest of those that this machine has for the network"
@@ -65,6 +65,13 @@ def print_measured(timing: Measured, output: Format, console: Console) -> None:
         errors = build_console(stderr=True)
         for name, error in timing.failures.items():
             errors.print(f"{name} could not be timed: {error}", soft_wrap=True)
+
+
+def _label(timing: Measured) -> str:
+    """Returns the label of the condition, with the precision of the networks if they differ from the reference."""
+    own, precisions = timing.condition, {item.condition.precision for item in timing.measurements.values()}
+    networks = precisions.pop() if len(precisions) == 1 else own.precision
+    return own.label() if networks == own.precision else f"{own.label()}, networks in {networks}"
 
 
 def _print_cohort_table(timing: Measured, rows: Sequence[Mapping[Any, Any]], console: Console) -> None:

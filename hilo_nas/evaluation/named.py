@@ -203,6 +203,8 @@ def _try_runtimes(network: NamedNetwork, runtimes: Sequence[str], timer: _Timer)
     seconds = CHOICE_SECONDS if timer.seconds is None else min(CHOICE_SECONDS, timer.seconds)
     timing = timer.time({name: (network, runtime) for name, runtime in names.items()}, seconds)
     found = {runtime: timing.measurements[name] for name, runtime in names.items() if name in timing.measurements}
+    for name, error in timing.failures.items():
+        timer.emit(Notice(text=f"{name} could not be timed: {error}"))
     if found:
         speeds = ", ".join(f"{figure(own.images_per_s)} in {runtime}" for runtime, own in found.items())
         timer.emit(Notice(text=f"{network.name} runs in {_name_fastest(found)}. Images/s: {speeds}"))

@@ -29,7 +29,14 @@ class Runtimes:
     """Reason why each other runtime cannot be used."""
 
 
-def find_runtimes(condition: Condition, evaluator: Evaluator, emit: Emit, *, target: str | None = None) -> Runtimes:
+def find_runtimes(
+    condition: Condition,
+    evaluator: Evaluator,
+    emit: Emit,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+) -> Runtimes:
     """Returns the runtimes that are installed and support the device and the precision of a condition.
 
     Each runtime has to run a tiny LITv2, which takes seconds. Emits a notice about each runtime that cannot.
@@ -39,11 +46,13 @@ def find_runtimes(condition: Condition, evaluator: Evaluator, emit: Emit, *, tar
         evaluator: Evaluator of the timings.
         emit: Receives the events.
         target: Name of the device. Defaults to the first device of the condition's kind.
+        precision: Precision in the runtimes. Defaults to that of the condition.
     """
     found, skipped = [], {}
     for runtime in RUNTIMES[1:]:
         try:
-            run_task(evaluator, Inspect(target=target, forms=(condition.vary(runtime=runtime),)), emit)
+            form = condition.vary(runtime=runtime, precision=precision or condition.precision)
+            run_task(evaluator, Inspect(target=target, forms=(form,)), emit)
         except (UsageError, ConversionError, WorkerError) as error:
             skipped[runtime] = str(error)
             emit(Notice(text=f"runtime {runtime} is skipped: {error}"))

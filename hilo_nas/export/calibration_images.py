@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hilo_nas.errors import DataError
 from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.source import NetworkSource
 from hilo_nas.study.local_settings import load_local
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor  # importing torch is slow
 
 __all__ = ["find_calibration_source", "read_calibration_images"]
-
-_COUNT = 300
-"""Maximum number of images, the default of NNCF."""
 
 
 def find_calibration_source(source: NetworkSource, options: ExportOptions) -> str | None:
@@ -40,17 +38,23 @@ def read_calibration_images(source: NetworkSource, options: ExportOptions) -> tu
 
     from hilo_nas.data.reading import ReadOptions
     from hilo_nas.data.sampled_images import sample_images
+    from hilo_nas.models.convert.quantization import CALIBRATION_IMAGES
 
     text, read = find_calibration_source(source, options), source.preprocessing
     assert text is not None, "checked by the exporter"
-    reading = {} if source.manifest is None or options.data is not None else source.manifest.data.reading
-    images = sample_images(
-        text,
-        _COUNT,
-        img_size=read.img_size,
-        resize=int(read.img_size / read.crop_pct),
-        options=ReadOptions.from_dict(dict(reading)),
-    )
+    reading = {} if source.manifest is None else source.manifest.data.reading
+    try:
+        images = sample_images(
+            text,
+            CALIBRATION_IMAGES,
+            img_size=read.img_size,
+            resize=int(read.img_size / read.crop_pct),
+            options=ReadOptions.from_dict(dict(reading)),
+        )
+    except DataError as error:
+        if options.data is not None:
+            raise
+        raise DataError(f"{error} Or set --data to other images for the calibration.") from error
     pixels = np.stack(images).astype(np.float32) / 255
     normal = (pixels - np.asarray(read.mean, np.float32)) / np.asarray(read.std, np.float32)
     tensor = torch.from_numpy(normal.transpose(0, 3, 1, 2).copy())

@@ -38,11 +38,12 @@ class NetworkFileExporter:
     module: str
     """Module with the functions `write(model, path, shape=..., metadata=..., calibration=...)`, which returns True if
     the file accepts any batch size, and `verify(path)`. It is imported on first use, because it imports torch."""
-    suggest: Callable[[Path, int], str]
-    """Function that returns what the user may do next with the first file, for an image side in pixels."""
+    suggest: Callable[..., str]
+    """Function that returns what the user may do next, from the path of the first file, the image side in pixels, and
+    options for its precision."""
     source_type: type[Any] = NetworkSource
     is_int8: bool = False
-    """True if the network is quantized to INT8. The format then reads the option `data`."""
+    """True if the network is quantized to INT8."""
     can_replace: bool = True
 
     @property
@@ -93,7 +94,8 @@ class NetworkFileExporter:
 
     def next_step(self, source: NetworkSource, files: Sequence[Path]) -> str:
         """Returns what the user may do next."""
-        return self.suggest(files[0], source.preprocessing.img_size)
+        options = ("--precision", "int8") if self.is_int8 else ()
+        return self.suggest(files[0], source.preprocessing.img_size, *options)
 
 
 def _build_network(source: NetworkSource) -> tuple[LITv2, list[str]]:

@@ -11,5 +11,5 @@ TORCH_PACKAGE = NetworkFileExporter(
     files=("model.pt2",),
     libraries=(),
     module="hilo_nas.models.convert.torch_file",
-    suggest=lambda path, side: f"Load it in Python: torch.export.load({str(path)!r}).module()",
+    suggest=lambda path, _: f"Load it in Python: torch.export.load({str(path)!r}).module()",
 )

@@ -44,7 +44,7 @@ class Condition:
     """Side of the square input in pixels."""
     precision: str = "fp32"
     """One of `PRECISIONS`. The `amp-` precisions use autocast with float32 weights. `int8` is static
-    quantization of linear layers, convolutions and products in a runtime. The others convert the weights."""
+    quantization of linear layers and convolutions by the tool of a runtime. The others convert the weights."""
     channels_last: bool = False
     compile: bool = False
     """True if the network is compiled with `torch.compile` before it is timed."""
@@ -75,7 +75,10 @@ class Condition:
         if self.cuda_graph and self.device != "cuda":
             faults.append(f"cuda_graph needs a cuda device, but got {self.device!r}")
         if self.runtime == "torch" and self.precision == "int8":
-            faults.append("precision int8 needs the runtime openvino or onnxruntime, but got torch")
+            faults.append(
+                "precision int8 needs the runtime openvino or onnxruntime, but got torch. Set one of them, or another "
+                "precision"
+            )
         if self.runtime != "torch":
             if self.precision.startswith("amp-"):
                 faults.append(f"runtime {self.runtime} has no autocast: precision must be fp32, bf16, fp16 or int8")
@@ -103,7 +106,7 @@ class Condition:
         return dataclasses.replace(self, **{**implied, **fields})
 
     def eager(self) -> Condition:
-        """Returns the condition in plain eager torch, in which the reference runs. int8 becomes fp32."""
+        """Returns the condition of the reference: eager torch, the same memory layout, and fp32 instead of int8."""
         precision = "fp32" if self.precision == "int8" else self.precision
         return dataclasses.replace(
             self, runtime="torch", precision=precision, compile=False, cuda_graph=False, fused=False

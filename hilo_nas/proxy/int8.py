@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-__all__ = ["BATCH_SIZE", "CALIBRATION_IMAGES", "build_int8_inference"]
+__all__ = ["BATCH_SIZE", "build_int8_inference"]
 
-CALIBRATION_IMAGES = 300
-"""Number of training images from which the ranges of activations are read, the default of NNCF."""
 BATCH_SIZE = 64
 """Images per call of the runtime."""
 

@@ -24,7 +24,7 @@ from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_sp
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
 from hilo_nas.proxy.graph import Capture, Pass, find_capture
 from hilo_nas.proxy.int8 import BATCH_SIZE as INT8_BATCH_SIZE
-from hilo_nas.proxy.int8 import CALIBRATION_IMAGES, build_int8_inference
+from hilo_nas.proxy.int8 import build_int8_inference
 from hilo_nas.proxy.micro_batches import MicroBatch, free_cached_memory
 from hilo_nas.proxy.recipe import (
     BATCHNORM_IMAGES,
@@ -82,13 +82,13 @@ class TrainingWork(Work):
             training.load_state(load_checkpoint(job.checkpoint, name, job.until, emit))
         for _ in training.steps(job.until):
             pass
+        if job.checkpoint is not None:
+            set_aside(job.checkpoint, name, training.state(), emit)
         found = [self._score(training, plan.int8_runtime, is_baseline=not is_litv2)]
         found += [
             self._build_result(training.evaluate(precision), training, is_baseline=not is_litv2)
             for precision in job.score_under
         ]
-        if job.checkpoint is not None:
-            set_aside(job.checkpoint, name, training.state(), emit)
         return tuple(found)
 
     def _score(self, training: Training, int8_runtime: str | None, *, is_baseline: bool) -> Result:
@@ -242,9 +242,16 @@ class Training:
 
     def _quantize(self, runtime: str) -> Callable[[Tensor], Tensor]:
         """Returns a function from stored images to the logits of the averaged weights in INT8."""
+        from hilo_nas.models.convert.quantization import CALIBRATION_IMAGES  # only studies in INT8 need it
+
         stored, _ = self._images.take(self._sample_places[:CALIBRATION_IMAGES])
         run = build_int8_inference(self._average.module, self._augmenter.plain(stored), runtime)
-        return lambda images: run(self._augmenter.plain(images))
+
+        def infer(images: Tensor) -> Tensor:
+            self._report_progress(self.images_seen)
+            return run(self._augmenter.plain(images))
+
+        return infer
 
     def _update_batchnorms(
         self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], micro_batch: MicroBatch

@@ -297,6 +297,7 @@ def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:
         img_size=condition.img_size,
         device=target,
         threads=condition.threads,
+        precision=condition.precision,
     )
     return Prepared(call=loaded.call, form=loaded.form, read_memory_mib=_unseen)
 

@@ -70,7 +70,7 @@ def test_a_limit_that_is_nearly_kept_surely_is_not_rounded_up_to_it(capsys, tmp_
         (["demo", "--knee", "--format", "onnx", "--epochs", "9"], "format timm, but got onnx"),
         (["demo", "--knee", "--format", "optuna"], "format optuna exports the whole study"),
         (["arch.yaml", "--format", "optuna"], "format optuna exports a whole study, but got"),
-        (["demo", "--knee", "--num-classes", "64"], "num_classes and img_size"),
+        (["demo", "--knee", "--num-classes", "64"], "num_classes and the size of images"),
         (["arch.yaml", "--knee", "--format", "onnx"], "but got the file arch.yaml"),
         (["arch.yaml"], "format timm needs a trial of a study"),
         (["lacking.yaml", "--format", "onnx"], "there is no file lacking.yaml"),

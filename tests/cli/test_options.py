@@ -29,6 +29,7 @@ OTHER_MEANINGS = {
     "--study": {"remeasure"},  # the study to be made
     "--device": {"remeasure"},  # another one than the study's
     "--batch-size": {"export"},  # of a training
+    "--data": {"export"},  # for a calibration
     "--img-size": {"show", "data show", "data check"},  # of the images shown
     "--output": {"export", "plan", "report", "data show"},  # which says what is written
     "-o": {"export", "plan", "report", "data show"},

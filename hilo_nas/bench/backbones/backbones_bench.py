@@ -114,8 +114,12 @@ def run_backbones(
         condition = plan.condition(report.identity.kind)
         runtimes = Runtimes()
         if plan.best:
-            asked = condition.vary(runtime="openvino", precision=plan.precision)
-            runtimes = find_runtimes(asked, evaluator, emit, target=report.target)
+            runtimes = find_runtimes(condition, evaluator, emit, target=report.target, precision=plan.precision)
+        if plan.precision == "int8" and not runtimes.found:
+            raise UsageError(
+                "precision int8 needs a runtime that quantizes networks, but this machine has none:\n"
+                + "\n".join(runtimes.skipped.values())
+            )
         costs = _count(backbones, plan.img_size, evaluator, emit)
         calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
         assert calibration is not None, "a timing task without entries must return a calibration"

@@ -80,6 +80,7 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
         advice=findings.advise(),
         headlines=findings.list_headlines(),
         is_part=bool(plan.networks),
+        condition=f"int8-b{findings.measurements[0].condition.batch_size}" if plan.precision == "int8" else "",
     )
 
 

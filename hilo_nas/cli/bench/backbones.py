@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,8 +63,8 @@ def run(
 
     def bench(emit: Emit, logs: Path) -> list[BenchReport]:
         findings = run_backbones(plan, emit, logs=logs)
-        options = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
-        options |= {"best": best, "threads": threads}
+        options: dict[str, Any] = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
+        options |= {"best": best, "threads": threads, "precision": precision}
         command = spell_command("hilo-nas bench backbones", findings.measurements[0].condition, options)
         return [report_backbones(plan, findings, command)]
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.capture import to_openvino
+from hilo_nas.models.convert.checked import check_file_precision
 from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, capture_for_file
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.quantization import quantize_openvino
@@ -115,7 +116,7 @@ def load(
         img_size: Side of the images in pixels. Must match the file if its axes are fixed.
         device: Must be "cpu".
         threads: Number of threads. Defaults to the number of torch threads.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16 or fp16, or int8 for a quantized file.
 
     Raises:
         UsageError: OpenVINO is not installed, it does not support the precision, or the file's input does not fit.
@@ -127,6 +128,7 @@ def load(
     openvino = import_library("openvino", "runtime openvino")
     with refusals(f"openvino must be able to read {path}", f"Put {path.stem}.bin into the same folder."):
         network = openvino.Core().read_model(path)
+    check_file_precision(path, precision, is_int8=any(op.get_type_name() == "FakeQuantize" for op in network.get_ops()))
     if len(network.inputs) != 1:
         raise UsageError(f"{path} must have one input, the images, but has {len(network.inputs)}")
     shape, given = [batch_size, 3, img_size, img_size], network.inputs[0].get_partial_shape()

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from hilo_nas.models.convert.libraries import import_library, refusals
 
-__all__ = ["quantize_onnx", "quantize_openvino"]
+__all__ = ["CALIBRATION_IMAGES", "quantize_onnx", "quantize_openvino"]
 
+CALIBRATION_IMAGES = 300
+"""Maximum number of images from which the ranges of activations are read, the default of NNCF."""
 _WAY_OUT = "Use another runtime, or fp32."
 Batch = NDArray[np.float32]
 

@@ -279,4 +279,5 @@ def _int8_runtime(config: SearchConfig, values: dict[str, Any]) -> str | None:
     if config.study.speeds is not None:
         objective = open_study(config.study.speeds).manifest.objective
         values = {"timing.runtime": objective.runtime, "timing.precision": objective.precision}
-    return values["timing.runtime"] if values["timing.precision"] == "int8" else None
+    is_int8 = values["timing.precision"] == "int8" and values["timing.runtime"] != "torch"  # torch is refused later
+    return values["timing.runtime"] if is_int8 else None

@@ -223,11 +223,9 @@ def _differences(
         found["data"] = (f"{their_data.name} ({their_data.hash[:12]})", f"{data.name} ({data.hash[:12]})")
     # A training with rungs does not depend on its full budget.
     of_budget = ("images", "rungs") if plan.declaration.has_rungs else ("rungs",)
-    for name, ours in plan.to_dict().items():
-        if name in of_budget:
-            continue
-        theirs = getattr(their_plan, name)
-        if theirs != ours:
+    for name in (field.name for field in dataclasses.fields(plan)):
+        theirs, ours = getattr(their_plan, name), getattr(plan, name)
+        if name not in of_budget and theirs != ours:
             found[f"proxy {name}"] = (theirs, ours)
     return found
 

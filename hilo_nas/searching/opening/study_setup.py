@@ -6,7 +6,6 @@ import base64
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -151,6 +150,10 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
     fields = condition_options(resolve(config, space))
     _check_sizes(space, {"timing.img_size": fields["img_size"], "proxy.img_size": plan.img_size})
     source = _data_source(config, space, plan)
+    if plan.int8_runtime is not None:
+        # The first score in INT8 comes after a whole training, so find out now whether the worker can quantize.
+        int8 = Condition(batch_size=1, runtime=plan.int8_runtime, precision="int8")
+        run_task(evaluator, Inspect(target="cpu", forms=(int8,)), emit)
     # Check the requirements before reading the device, because that takes seconds.
     timing_study = None if config.study.speeds is None else _open_timing_study(config, space)
     if timing_study is not None:
@@ -448,23 +451,8 @@ def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
     return space, new_study(config.study.name)
 
 
-_INT8_LIBRARIES = {"openvino": ("openvino", "nncf"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
-"""Libraries that quantize and run networks, by runtime."""
-
-
 def check_scoring(config: SearchConfig, plan: ProxyPlan) -> None:
-    """Checks settings that depend on whether a study has a proxy (`check_time_only`), and the libraries of its scores.
-
-    Raises:
-        UsageError: A setting does not fit, or a library for scores in INT8 is not installed.
-    """
-    if plan.int8_runtime is not None:
-        libraries = _INT8_LIBRARIES[plan.int8_runtime]
-        if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
-            raise UsageError(
-                f"scores in INT8 need {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not "
-                "installed. Use pip install 'hilo-nas[int8]'."
-            )
+    """Checks settings that depend on whether a study has a proxy (`check_time_only`)."""
     search, study = config.search, config.study
     check_time_only(plan, networks=search.networks, sampler=search.sampler, speeds=study.speeds, reuse=study.reuse)
 
