@@ -28,6 +28,8 @@ def is_running(pid: int, *, windows: Any = None) -> bool:
         windows = importlib.import_module("_winapi")
     if windows is not None:
         return _is_running_on_windows(pid, windows)
+    if pid <= 0:  # the kernel takes these for groups of processes
+        return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hilo_nas.data.cache import CacheEntry, list_caches
-from hilo_nas.data.ownership import remove_folder
+from hilo_nas.data.ownership import is_own_set, remove_folder
 from hilo_nas.data.set_uses import last_use, unused
 from hilo_nas.events import Emit, Notice
 from hilo_nas.text.plurals import agree, count_of
@@ -20,7 +20,7 @@ _MIB_PER_GIB = 1024
 def trim_cache(cache_dir: Path, max_gib: float, *, needed: Collection[Path], emit: Emit) -> list[CacheEntry]:
     """Removes image sets until the others fit a budget. Returns the removed ones.
 
-    Sets that a running process uses are kept, and so are sets that cannot be removed.
+    Sets that a running process uses are kept, and so are folders with other names or with further files.
 
     Args:
         cache_dir: Folder of the cache.
@@ -34,7 +34,7 @@ def trim_cache(cache_dir: Path, max_gib: float, *, needed: Collection[Path], emi
     entries, removed = list_caches(cache_dir), list[CacheEntry]()
     left_mib = sum(entry.size_mib for entry in entries)
     needed = {path.resolve() for path in needed}
-    candidates = [entry for entry in entries if entry.path.resolve() not in needed]
+    candidates = [entry for entry in entries if entry.path.resolve() not in needed and _is_own(entry.path)]
     for entry in sorted(candidates, key=_last_use):
         if left_mib <= max_gib * _MIB_PER_GIB:
             break
@@ -51,7 +51,7 @@ def trim_cache(cache_dir: Path, max_gib: float, *, needed: Collection[Path], emi
     if left_mib > max_gib * _MIB_PER_GIB:
         text = (
             f"the image cache {cache_dir} must fit data.max_cache_gib={max_gib:g}, but holds "
-            f"{left_mib / _MIB_PER_GIB:.3g} GiB, because the other sets are in use or cannot be removed. Raise the "
+            f"{left_mib / _MIB_PER_GIB:.3g} GiB, of sets that are needed, are in use or cannot be removed. Raise the "
             "setting"
         )
         emit(Notice(level="warning", text=text))
@@ -64,8 +64,15 @@ def _last_use(entry: CacheEntry) -> float:
     return 0.0
 
 
+def _is_own(path: Path) -> bool:
+    """Returns True if a folder has the name and only the files of an image set."""
+    with contextlib.suppress(OSError):
+        return is_own_set(path, True)
+    return False
+
+
 def _has_removed(path: Path) -> bool:
-    """Removes an image set if no process uses it and its folder holds no other files. Returns True if it is gone."""
+    """Removes an image set if no process uses it. Returns True if it is gone."""
     with contextlib.suppress(OSError), unused(path) as is_unused:
         if is_unused:
             remove_folder(path)

@@ -19,6 +19,7 @@ from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
+from hilo_nas.data.image_sets import load_entry
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.set_uses import SetUse
 from hilo_nas.data.sources import SourceSpec, list_files, parse_source, read_fingerprint
@@ -32,7 +33,8 @@ from hilo_nas.text.plurals import agree, count_of
 __all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
 
 _uses: dict[Path, SetUse] = {}
-"""Image sets that this process prepared for a search. It uses them until it ends."""
+"""Image sets that this process prepared for a search. It uses them until it ends. The evaluator uses them too, because
+a search lasts longer than a worker."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -369,7 +371,7 @@ def describe_data(
     `max_cache_gib`: the disk budget of the cache in GiB (`trim_cache`), or None without a limit.
     """
     folder = Path(cache_dir) if cache_dir else default_cache_dir()
-    for _ in range(2):
+    for _ in range(3):
         data = prepare_data(
             source,
             img_size,
@@ -381,7 +383,8 @@ def describe_data(
         )
         paths = [Path(path) for path in (data.path, data.val_path) if path is not None]
         _uses.update({path: SetUse(path) for path in paths})
-        if all(path.is_dir() for path in paths):  # otherwise another process removed one before it was in use
+        # Another process may have removed a set before it was in use.
+        if all(load_entry(path) is not None for path in paths):
             break
     if max_cache_gib is not None:
         trim_cache(folder, max_cache_gib, needed=paths, emit=emit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,13 @@ from hilo_nas.files.open_folders import opened_folder
 
 __all__ = ["SetUse", "last_use", "unused"]
 
+_MAX_WAIT_S, _POLL_S = 30.0, 0.02
+
 
 class SetUse:
     """Use of an image set by this process, until `close` or the end of the object.
+
+    If another process is removing the set, the use begins when that has ended. The set may then be gone.
 
     A cache that the process cannot write works as well, but its owner may then remove the set.
 
@@ -35,8 +40,10 @@ class SetUse:
         with contextlib.suppress(OSError):
             handle = _open(path)
             self._end = weakref.finalize(self, os.close, handle)
-            if (system or load_lock_system()).try_lock(handle, alone=False) is not None:
-                os.utime(_file_of(path))
+            locks, until = system or load_lock_system(), time.monotonic() + _MAX_WAIT_S
+            while locks.try_lock(handle, alone=False) is None and time.monotonic() < until:
+                time.sleep(_POLL_S)  # another process is removing the set
+            os.utime(_file_of(path))
 
     def close(self) -> None:
         """Ends the use."""
@@ -83,7 +90,9 @@ def _file_of(path: Path) -> Path:
 
 
 def _open(path: Path) -> int:
-    """Opens the lock file of an image set. Creates it if it does not exist.
+    """Opens the lock file of an image set. Creates it, with the age of the set, if it does not exist.
+
+    All users may write it, because a use by any of them counts.
 
     Raises:
         OSError: It cannot be opened, it is a link, or the image set is not in a cache.
@@ -93,7 +102,14 @@ def _open(path: Path) -> int:
     file = _file_of(path)
     file.parent.mkdir(exist_ok=True)
     with opened_folder(file.parent) as folder:
+        with contextlib.suppress(FileExistsError):
+            handle = folder.open(file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            if hasattr(os, "fchmod"):
+                os.fchmod(handle, 0o666)
+            began = os.lstat(path).st_mtime
+            os.utime(file, (began, began), follow_symlinks=False)
+            return handle
         try:
-            return folder.open(file.name, os.O_RDWR | os.O_CREAT)
+            return folder.open(file.name, os.O_RDWR)
         except PermissionError:
-            return folder.open(file.name, os.O_RDONLY)  # the file of another user
+            return folder.open(file.name, os.O_RDONLY)  # a file that its owner has closed to others

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class CheckpointFiles:
 
     def __init__(self, folder: Path, *, budget_mib: float) -> None:
         self._folder, self._budget = folder, budget_mib * 2**20
-        self._has_cleaned_up = False
+        self._has_cleaned_up, self._cleaning = False, threading.Lock()
 
     def path_of(self, reference: str) -> Path:
         """Returns the absolute path of a checkpoint file.
@@ -30,11 +31,12 @@ class CheckpointFiles:
         The first call removes temporary files of killed processes. It must come before the first training, because the
         temporary file of a running training has the same name pattern.
         """
-        if not self._has_cleaned_up:
-            self._has_cleaned_up = True
-            for path in _find_files(self._folder, _TEMPORARY):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        with self._cleaning:  # tasks on several devices call this from several threads
+            if not self._has_cleaned_up:
+                for path in _find_files(self._folder, _TEMPORARY):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                self._has_cleaned_up = True
         return (self._folder / f"{_stem(reference)}.pt").absolute()
 
     def discard(self, references: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from hilo_nas.arch.cost import NetworkCost
+from hilo_nas.data.set_uses import SetUse
 from hilo_nas.errors import NoCheckpointError, NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.lanes import CancelledTaskError, Job, Lane, WorkerLike
@@ -114,7 +116,9 @@ class LocalEvaluator:
         """Names of the devices of the target that was inspected last."""
         self._reports: dict[str, DeviceReport] = {}
         self._prepared: dict[str, Any] = {}
-        self._reported_verdicts = {"steady"}
+        self._uses: list[SetUse] = []
+        """Image sets of the search, which no other process may remove."""
+        self._reported_verdicts, self._reporting = {"steady"}, threading.Lock()
         self._ids = itertools.count()
         self._active: dict[str, Job] = {}
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -188,6 +192,8 @@ class LocalEvaluator:
         for lane in dict.fromkeys((self._main, *self._scoring, *self._devices.values())):
             lane.close_workers()
             lane.end()
+        for use in self._uses:
+            use.close()
 
     def __enter__(self) -> LocalEvaluator:
         return self
@@ -243,7 +249,7 @@ class LocalEvaluator:
         """Runs a task in the thread of its lane. Each outcome becomes a message."""
         start = time.monotonic()
         device = job.task.target if isinstance(job.task, Inspect | Time | Score) else None
-        if device is not None and len(devices_of(device)) > 1:
+        if device is not None and (device == ALL_CUDA or len(devices_of(device)) > 1):
             device = None  # the inspection of several devices
 
         def emit(event: Event) -> None:
@@ -336,6 +342,7 @@ class LocalEvaluator:
     def _prepare(self, task: Prepare, worker: WorkerLike, emit: Emit) -> Preparation:
         if task.images is not None:
             described = worker.call("hilo_nas.data.prepared_images:describe_data", task.images, emit)
+            self._uses += [SetUse(Path(described[name])) for name in ("path", "val_path") if described[name]]
             facts = {name: value for name, value in described.items() if name != "path"}
             return Preparation(reference=self._keep(described), facts=facts)
         if task.proxy is not None:
@@ -409,13 +416,16 @@ class LocalEvaluator:
         """Emits a warning about each verdict once, and about each contended timing with the processes that cause it."""
         judgement = verdict_of(measurement)
         if judgement is None or judgement.verdict in self._reported_verdicts:
-            return
+            return  # most timings
         if judgement.verdict == "contended":
             text = f"the timing of {name.removeprefix('timm:')} is contended: {judgement.text}"
             emit(Notice(level="warning", text=text))
             return
-        self._reported_verdicts.add(judgement.verdict)
-        emit(Notice(level="warning", text=judgement.text))
+        with self._reporting:
+            is_new = judgement.verdict not in self._reported_verdicts
+            self._reported_verdicts.add(judgement.verdict)
+        if is_new:
+            emit(Notice(level="warning", text=judgement.text))
 
     def _score(self, task: Score, job: Job, emit: Emit) -> Scoring:
         path = None

@@ -135,7 +135,8 @@ def kind_of_device(name: str) -> str:
     """
     kind, colon, index = name.partition(":")
     if kind not in DEVICE_KINDS or (colon and not (kind == "cuda" and index.isascii() and index.isdigit())):
-        raise UsageError(f"device must be cpu, cuda, cuda:N or mps, but got {name!r}")
+        several = ". Only a search uses several devices; name one" if "," in name or name == ALL_CUDA else ""
+        raise UsageError(f"device must be cpu, cuda, cuda:N or mps, but got {name!r}{several}")
     return kind
 
 

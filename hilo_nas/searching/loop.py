@@ -18,7 +18,7 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, OutOfMemoryError, SpaceExhaustedError
 from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
-from hilo_nas.measurement import Measurement
+from hilo_nas.measurement import Measurement, devices_of
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.searching.forecast.study_forecast import forecast_study
 from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
@@ -245,10 +245,12 @@ class SearchLoop:
         again = [record for record in failed if record.failures < _MOST_FAILURES]
         for record in again:
             self._write(interrupt(record, record.reason or ""))
+        target = self._tasks.resources.target  # several devices; a single one is the default
+        options = ("--device", target) if len(devices_of(target)) > 1 else ()
         raise HiloNasError(
             f"{describe_failures([error for _, error in failures])}. {failures[-1][1].remedy}. The output of the "
             f"workers is in {self._study.logs_path}. {describe_retries(len(again), len(failed))} Resume with: "
-            f"{command('search', '--study', self._study.address)}"
+            f"{command('search', '--study', self._study.address, *options)}"
         )
 
     def _report_front(self) -> None:

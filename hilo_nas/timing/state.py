@@ -71,8 +71,9 @@ def describe_use(identity: DeviceIdentity) -> str | None:
     if use.get("percent", 0) < _BUSY_PERCENT:
         return None
     return (
-        f"other programs use the GPU: utilization {use['percent']} %, {use['memory_mib']:,.0f} MiB of memory. Device "
-        "locks do not exclude them, nor hilo-nas in another container, so timings may be slower and uneven"
+        f"other programs use the GPU: utilization {use['percent']} %, {use['memory_mib']:,.0f} MiB of memory. A device "
+        "lock excludes only hilo-nas with the same folder of locks, so timings may be slower and uneven. Use another "
+        "--device, or end the other programs"
     )
 
 

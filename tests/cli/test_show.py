@@ -1,7 +1,15 @@
 import json
 
 import pytest
-from builders import build_condition, build_infeasible, build_manifest, demo_records, write_study
+from builders import (
+    build_condition,
+    build_infeasible,
+    build_manifest,
+    build_record,
+    build_score,
+    demo_records,
+    write_study,
+)
 
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.arch.cost import PARTS
@@ -36,6 +44,13 @@ def test_a_trial_is_shown_with_its_figures_and_conditions(capsys):
     ):
         assert part in text
     assert "[bold]" not in text
+
+
+def test_a_score_in_int8_is_shown_with_the_value_in_float(tmp_path, capsys):
+    quantized = build_record(0, scores=(build_score(0.7, float_value=0.71, drop_error=0.002),))
+    write_study(tmp_path / "studies", "int8", [quantized])
+    assert main(["show", "int8:0"]) == 0
+    assert "71.0 %; quantized to INT8: -1.0 ± 0.4 points" in capsys.readouterr().out
 
 
 def test_the_shares_of_the_parts_add_up(capsys):

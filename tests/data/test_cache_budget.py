@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from hilo_nas.data import clear_caches, list_caches
 from hilo_nas.data.cache_budget import trim_cache
+from hilo_nas.data.image_sets import load_entry
 from hilo_nas.data.prepared_images import describe_data
 from hilo_nas.data.set_uses import SetUse, last_use, unused
 from hilo_nas.events import DataRead, Notice
@@ -103,8 +105,34 @@ def test_a_set_is_in_use_until_its_use_is_closed(sets):
 
 def test_other_files_in_the_folder_of_a_set_are_kept(sets, own_cache, events):
     (sets[0] / "notes.txt").write_text("mine")
+    renamed = sets[1].rename(sets[1].with_name("my-backup"))
     trim_cache(own_cache, TINY_GIB, needed=[], emit=events.append)
     assert (sets[0] / "notes.txt").read_text() == "mine"
+    assert load_entry(sets[0]) is not None  # the whole set stays
+    assert load_entry(renamed) is not None
+    assert sizes_left() == [8, 16]
+
+
+def test_a_use_begins_when_a_removal_has_ended(sets):
+    with unused(sets[0]) as is_unused:
+        assert is_unused
+        waiting = threading.Thread(target=lambda: uses.append(SetUse(sets[0])))
+        uses = []
+        waiting.start()
+        waiting.join(0.2)
+        assert not uses
+    waiting.join(10)
+    with unused(sets[0]) as is_unused:
+        assert not is_unused
+    uses[0].close()
+
+
+def test_asking_for_uses_does_not_count_as_one(sets, own_cache):
+    os.utime(sets[0], (500, 500))
+    (own_cache / "data" / "uses" / f"{sets[0].name}.use").unlink()
+    with unused(sets[0]):
+        pass
+    assert last_use(sets[0]) == 500
 
 
 def test_a_use_is_never_noted_through_a_link(sets, own_cache, tmp_path):

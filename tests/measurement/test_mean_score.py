@@ -29,3 +29,14 @@ def test_noise_that_is_known_better_takes_the_place_of_the_seeds_own_spread():
     assert mean_score(equal).standard_error == pytest.approx(0.003)
     assert mean_score(equal, seed_noise=0.02).standard_error == pytest.approx(math.hypot(0.003, 0.02 / math.sqrt(2)))
     assert mean_score(equal[:1], seed_noise=0.02).standard_error == pytest.approx(math.hypot(0.003, 0.02))
+
+
+def test_the_drop_of_several_seeds_is_that_of_their_means():
+    scores = [
+        build_score(value, seed=seed, float_value=value + 0.02, drop_error=0.004)
+        for seed, value in enumerate([0.4, 0.5])
+    ]
+    mean = mean_score(scores)
+    assert (mean.value, mean.float_value) == (pytest.approx(0.45), pytest.approx(0.47))
+    assert mean.drop_error == pytest.approx(0.004)
+    assert mean_score([build_score(0.4), build_score(0.5, seed=1)]).float_value is None

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hilo_nas.arch.config import ArchConfig
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights
-from hilo_nas.models.convert import check_runtime, convert
+from hilo_nas.models.convert import convert, openvino_file
 from hilo_nas.models.convert.capture import capture, copy_of, to_onnx, to_openvino
 from hilo_nas.models.convert.checked import expected_output, output_share
 from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
@@ -94,11 +94,45 @@ def test_onnxruntime_quantizes_all_linear_layers_and_convolutions():
         assert [producers.get(name) for name in layer.input[:2]] == ["DequantizeLinear"] * 2, layer.name
 
 
-def test_torch_and_other_devices_do_not_quantize():
+def test_torch_does_not_quantize():
     with pytest.raises(UsageError, match="int8 needs the runtime openvino or onnxruntime, but got torch"):
         Condition(precision="int8")
-    if importlib.util.find_spec("onnxruntime") is not None:
-        check_runtime("onnxruntime", "cpu", "int8")
+
+
+@needs_nncf
+def test_a_network_that_quantization_spoils_is_not_refused_if_its_score_tells():
+    class Sharp(torch.nn.Module):
+        """Conv net whose output is a small difference of large values, which 8 bits cannot hold."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            large = 1e4 + self.conv(x)
+            return torch.nn.functional.conv2d(
+                large, torch.ones(1, 8, 1, 1) * torch.tensor([1.0, -1.0] * 4).view(1, 8, 1, 1)
+            ).mean((2, 3))
+
+    torch.manual_seed(0)
+    model, batch = Sharp().eval(), images(2, side=16)
+    with pytest.raises(ConversionError, match=r"must differ from torch by at most 0\.5 of the largest output"):
+        convert(model, batch, "openvino", precision="int8", threads=1)
+    convert(model, batch, "openvino", precision="int8", calibration=batch, threads=1)
+
+
+@needs_nncf
+def test_a_file_in_float_is_not_timed_as_int8(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 2)).eval()
+    openvino_file.write(model, tmp_path / "a.xml", shape=(3, 8, 8), metadata={})
+    with pytest.raises(UsageError, match=r"which is in float, but got int8\. Use precision fp32"):
+        openvino_file.load(tmp_path / "a.xml", batch_size=1, img_size=8, precision="int8")
+    quantized = {"shape": (3, 8, 8), "metadata": {}, "calibration": images(4, side=8)}
+    openvino_file.write(model, tmp_path / "b.xml", **quantized)
+    with pytest.raises(UsageError, match=r"which is quantized to INT8, but got fp32\. Use precision int8"):
+        openvino_file.load(tmp_path / "b.xml", batch_size=1, img_size=8)
+    loaded = openvino_file.load(tmp_path / "b.xml", batch_size=1, img_size=8, precision="int8")
+    assert "int8" in loaded.form
 
 
 @needs_onnxruntime

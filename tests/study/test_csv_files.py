@@ -253,6 +253,14 @@ def test_a_further_condition_has_columns_of_its_own():
     assert frame["images_per_s"].tolist() == [1000.0, 1000.0]
 
 
+def test_scores_in_int8_have_columns_for_what_quantization_costs():
+    quantized = build_record(0, scores=(build_score(0.5, float_value=0.52, drop_error=0.01),))
+    frame = read_trials([quantized, build_record(1)])
+    assert list(frame.columns)[-2:] == ["float_value", "drop_error"]
+    assert frame.loc[0, ["value", "float_value", "drop_error"]].tolist() == [0.5, 0.52, 0.01]
+    assert frame.loc[1, ["float_value", "drop_error"]].isna().all()
+
+
 def test_a_baseline_has_no_knobs_and_no_place_on_the_front():
     baseline = build_record(0, 2000.0, 0.9, origin="baseline:swift", subject=Subject(timm="swift"))
     frame = read_trials([baseline, build_record(1)])

@@ -48,7 +48,7 @@ def update_calibrations(
         new = run_task(evaluator, calibration_of(condition, resources), emit).calibration
         assert new is not None, "the task must time only the reference"
         if condition == manifest.objective:
-            check_equal_speeds(condition, new, evaluator, resources, emit)
+            new = check_equal_speeds(condition, new, evaluator, resources, emit)
         if _replaces(new, old, condition):
             changed[label] = new
             emit(CalibrationChanged(condition=label, old_images_per_s=old.images_per_s, images_per_s=new.images_per_s))

@@ -323,7 +323,8 @@ def calibrate_all(
         calibrations[condition.label()] = calibration
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
     objective = conditions[0]
-    check_equal_speeds(objective, calibrations[objective.label()], evaluator, resources, emit)
+    label = objective.label()
+    calibrations[label] = check_equal_speeds(objective, calibrations[label], evaluator, resources, emit)
     return calibrations
 
 

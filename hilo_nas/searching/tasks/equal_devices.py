@@ -19,8 +19,10 @@ __all__ = ["check_equal_speeds"]
 
 def check_equal_speeds(
     condition: Condition, one: Calibration, evaluator: Evaluator, resources: Resources, emit: Emit
-) -> None:
-    """Checks that all devices of a target are equally fast. Does nothing with a single device.
+) -> Calibration:
+    """Checks that all devices of a target are equally fast, and returns the calibration of the first one to store.
+
+    It is `one`, or a repeated one. Does nothing with a single device.
 
     Times the reference on each device, one after the other. Two devices count as equal if the ratio of their speeds is
     within its 95 % interval around 1, which is at least 5.5 % wide on each side. A larger difference is timed again.
@@ -38,7 +40,7 @@ def check_equal_speeds(
     """
     first, *others = devices_of(resources.target)
     if not others:
-        return
+        return one
 
     def time_on(device: str) -> Calibration:
         task = calibration_of(condition, dataclasses.replace(resources, target=device))
@@ -60,6 +62,7 @@ def check_equal_speeds(
             )
         ratios.append(other.images_per_s / one.images_per_s)
     emit(Notice(text=_describe(first, others, ratios)))
+    return one
 
 
 def _differs(one: Calibration, other: Calibration, condition: Condition) -> bool:

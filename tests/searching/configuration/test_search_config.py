@@ -214,6 +214,15 @@ def test_a_resolved_configuration_means_the_same_and_stays_as_it_is(name):
     assert resolve(full, space) == full
 
 
+def test_networks_are_scored_in_int8_if_they_are_timed_in_int8():
+    space = digits()
+    in_int8 = SearchConfig.of(precision="int8", runtime="openvino")
+    assert plan_of(in_int8, space).int8_runtime == "openvino"
+    assert plan_of(SearchConfig.of(runtime="openvino"), space).int8_runtime is None
+    assert plan_of(SearchConfig.of(precision="int8"), space).int8_runtime is None  # torch is refused with the condition
+    assert plan_of(in_int8.replace({"proxy.name": "params"}), space).int8_runtime is None
+
+
 def test_what_means_nothing_to_the_proxy_has_no_default():
     full = resolve(SearchConfig.of(proxy="params"), digits())
     assert (full.proxy.images, full.proxy.rungs, full.proxy.img_size) == (None, None, None)

@@ -23,7 +23,7 @@ from fakes import speed, write_speeds, write_timed_study
 from hilo_nas.errors import NotFoundError, StudyMismatchError
 from hilo_nas.events import Notice
 from hilo_nas.searching import SearchConfig, run_search
-from hilo_nas.searching.opening.copied_results import copy_scored
+from hilo_nas.searching.opening.copied_results import check_same, copy_scored
 from hilo_nas.searching.sampling.optuna_study import impute
 from hilo_nas.space import load_space
 from hilo_nas.study.records import Subject
@@ -193,6 +193,7 @@ def test_timings_of_another_form_or_software_are_taken_again(source, machine, ch
     ("options", "lines"),
     [
         ({"proxy_batch_size": 16}, ["proxy batch_size: 64 there, 16 here"]),
+        ({"precision": "int8", "runtime": "openvino"}, ["proxy int8_runtime: None there, 'openvino' here"]),
         (
             {"proxy_img_size": 16, "proxy_precision": "amp-bf16", "metric": "balanced", "proxy_batch_size": 8},
             [
@@ -212,6 +213,12 @@ def test_scores_of_another_training_are_refused_with_each_difference(source, opt
     assert found == [f"  {line}" for line in lines]
     assert "study.reuse" in last
     assert [path.name for path in source.path.parent.iterdir()] == ["source"]  # no study came of it
+
+
+def test_scores_in_int8_are_no_scores_in_float():
+    quantized = build_manifest(plan=build_plan(int8_runtime="openvino"))
+    with pytest.raises(StudyMismatchError, match="proxy int8_runtime: 'openvino' there, None here"):
+        check_same(quantized, build_plan(), quantized.data)
 
 
 def test_a_larger_budget_goes_on_from_the_scores_of_a_smaller_one(source, machine):
