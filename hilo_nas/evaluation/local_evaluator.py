@@ -342,7 +342,7 @@ class LocalEvaluator:
     def _prepare(self, task: Prepare, worker: WorkerLike, emit: Emit) -> Preparation:
         if task.images is not None:
             described = worker.call("hilo_nas.data.prepared_images:describe_data", task.images, emit)
-            self._uses += [SetUse(Path(described[name])) for name in ("path", "val_path") if described[name]]
+            self._uses += [SetUse(Path(described[name])) for name in ("path", "val_path") if described.get(name)]
             facts = {name: value for name, value in described.items() if name != "path"}
             return Preparation(reference=self._keep(described), facts=facts)
         if task.proxy is not None:

@@ -17,6 +17,7 @@ from builders import (
     build_score,
 )
 
+from hilo_nas.data.set_uses import unused
 from hilo_nas.errors import (
     DeviceError,
     NotEnoughMemoryError,
@@ -255,6 +256,18 @@ def test_prepared_images_are_told_of_without_their_place(tmp_path):
     found = desk.run(IMAGES)
     assert found.facts == {"n_images": 3}
     assert "somewhere" not in found.reference
+
+
+def test_the_evaluator_uses_the_images_until_it_is_closed_because_a_worker_may_end_sooner(tmp_path):
+    path = tmp_path / "cache" / "data" / "sets" / "0123456789abcdef-32px"
+    path.mkdir(parents=True)
+    desk = Desk(tmp_path, happen=lambda name, arguments: {"path": str(path), "val_path": None})
+    desk.run(IMAGES)
+    with unused(path) as is_unused:
+        assert not is_unused
+    desk.evaluator.close()
+    with unused(path) as is_unused:
+        assert is_unused
 
 
 def test_a_training_gets_the_images_and_the_checkpoint_file_of_its_references(tmp_path):
