@@ -1,5 +1,7 @@
 """A few images of a source for a calibration: spread over the source, cropped, composited, and usable ones only."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -32,8 +34,9 @@ def clear():
 
 
 @pytest.fixture
-def source(tmp_path):
-    path = tmp_path / "numbers.py"
+def source(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))  # an import of the user's function adds its folder
+    path = tmp_path / "grey_images.py"
     path.write_text(SOURCE)
     return path
 
