@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hilo_nas.arch.config import ArchConfig
-from hilo_nas.errors import ConversionError, UsageError
+from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights
 from hilo_nas.models.convert import convert, openvino_file
@@ -99,26 +99,21 @@ def test_torch_does_not_quantize():
         Condition(precision="int8")
 
 
+def draw(space: str, seed: int) -> tuple[torch.nn.Module, Tensor]:
+    """Returns a random network of a shipped space, and images of an odd size for it."""
+    chosen, generator = load_space(space), random.Random(seed)
+    arch = chosen.decode(chosen.sample(generator))
+    height, width = (arch.stride + generator.randrange(40) for _ in range(2))
+    batch = torch.randn(generator.choice((1, 3)), 3, height, width, generator=torch.Generator().manual_seed(seed))
+    return build(arch), batch
+
+
+@pytest.mark.slow
 @needs_nncf
-def test_a_network_that_quantization_spoils_is_not_refused_if_its_score_tells():
-    class Sharp(torch.nn.Module):
-        """Conv net whose output is a small difference of large values, which 8 bits cannot hold."""
-
-        def __init__(self):
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 8, 3)
-
-        def forward(self, x):
-            large = 1e4 + self.conv(x)
-            return torch.nn.functional.conv2d(
-                large, torch.ones(1, 8, 1, 1) * torch.tensor([1.0, -1.0] * 4).view(1, 8, 1, 1)
-            ).mean((2, 3))
-
-    torch.manual_seed(0)
-    model, batch = Sharp().eval(), images(2, side=16)
-    with pytest.raises(ConversionError, match=r"must differ from torch by at most 0\.5 of the largest output"):
-        convert(model, batch, "openvino", precision="int8", threads=1)
-    convert(model, batch, "openvino", precision="int8", calibration=batch, threads=1)
+def test_a_network_whose_random_weights_amplify_the_error_is_timed_all_the_same():
+    model, batch = draw("litv2_cifar", 1)
+    found = convert(model, batch, "openvino", precision="int8")
+    assert output_share(found.read_output(), expected_output(model, batch)) > 0.3
 
 
 @needs_nncf
@@ -150,8 +145,5 @@ def test_a_network_is_prepared_for_a_timing_in_inference_mode():
 @pytest.mark.parametrize("runtime", EITHER)
 @pytest.mark.parametrize("space", list_shipped())
 def test_random_networks_of_the_shipped_spaces_run_at_odd_sizes(space, runtime, precision, seed):
-    chosen, generator = load_space(space), random.Random(seed)
-    arch = chosen.decode(chosen.sample(generator))
-    height, width = (arch.stride + generator.randrange(40) for _ in range(2))
-    batch = torch.randn(generator.choice((1, 3)), 3, height, width, generator=torch.Generator().manual_seed(seed))
-    convert(build(arch), batch, runtime, precision=precision)  # compares the outputs with torch
+    model, batch = draw(space, seed)
+    convert(model, batch, runtime, precision=precision)  # compares the outputs with torch
