@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from hilo_nas.arch.config import ArchConfig
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights
 from hilo_nas.models.convert import convert, openvino_file
 from hilo_nas.models.convert.capture import capture, copy_of, to_onnx, to_openvino
 from hilo_nas.models.convert.checked import expected_output, output_share
+from hilo_nas.models.convert.file_check import FileCheck, draw_images
 from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
 from hilo_nas.models.convert.runtime_form import build_form
 from hilo_nas.space import list_shipped, load_space
@@ -146,4 +147,23 @@ def test_a_network_is_prepared_for_a_timing_in_inference_mode():
 @pytest.mark.parametrize("space", list_shipped())
 def test_random_networks_of_the_shipped_spaces_run_at_odd_sizes(space, runtime, precision, seed):
     model, batch = draw(space, seed)
-    convert(model, batch, runtime, precision=precision)  # compares the outputs with torch
+    found = convert(model, batch, runtime, precision=precision)  # compares the outputs in float with torch
+    assert found.read_output().shape == (len(batch), 10)
+    assert found.read_output().isfinite().all()
+
+
+def test_a_quantized_file_may_differ_by_three_times_its_own_difference_and_must_be_finite():
+    check = FileCheck(shape=(3, 2, 2), is_dynamic=False, output=((1.0, 0.0), (0.0, 1.0)), allowed_share=1e-4)
+    outputs = {False: torch.tensor([[1.0, 0.1]]), True: torch.tensor([[0.1, 1.0]])}
+    first = draw_images((3, 2, 2))[0]
+
+    def run(images):
+        return outputs[not (images[0] == first).all()]
+
+    with pytest.raises(ConversionError, match="must differ from torch by at most"):
+        check.compare(run, "a file", "a runtime")
+    assert check.for_quantized(run, "a file", "a runtime").allowed_share == pytest.approx(0.3)
+    for spoilt in (float("inf"), float("nan")):
+        outputs[True] = torch.tensor([[spoilt, 1.0]])
+        with pytest.raises(ConversionError):
+            check.for_quantized(run, "a file", "a runtime")

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import capture, copy_of
-from hilo_nas.models.convert.checked import allowed_share, expected_output, output_share
+from hilo_nas.models.convert.checked import BOUNDS, allowed_share, expected_output, output_share
 from hilo_nas.models.convert.libraries import refusals
 from hilo_nas.models.convert.runtime_form import build_form
 
@@ -126,13 +126,14 @@ class FileCheck:
             worst = max(worst, share)
         return worst
 
-    def tightened(self, run: Callable[[Images], Tensor], name: str, runtime: str) -> FileCheck:
-        """Returns the check of a quantized file, whose tolerance follows from its difference on this machine.
+    def for_quantized(self, run: Callable[[Images], Tensor], name: str, runtime: str) -> FileCheck:
+        """Returns the check of the quantized network, whose tolerance follows from its difference on this machine.
 
-        See `compare` for the arguments and errors.
+        The network in float must pass this check before. See `compare` for the arguments and errors.
         """
-        share = self.read_share(run, name, runtime)
-        return dataclasses.replace(self, allowed_share=min(max(_MARGIN * share, _MIN_SHARE), self.allowed_share))
+        anything = dataclasses.replace(self, allowed_share=BOUNDS["int8"][1])
+        share = anything.read_share(run, name, runtime)
+        return dataclasses.replace(self, allowed_share=max(_MARGIN * share, _MIN_SHARE))
 
 
 def capture_for_file(
@@ -144,7 +145,7 @@ def capture_for_file(
         model: Network to export; not changed.
         shape: Shape of an image, (C, H, W).
         runtime: Runtime whose form of a LITv2 is captured (`runtime_form`). None captures the training form.
-        precision: fp32 or int8. The graph itself is in float32.
+        precision: fp32, or int8 for the form that is quantized. The graph and the check are in float32.
 
     Raises:
         UsageError: The version of torch is too old.
@@ -161,7 +162,7 @@ def capture_for_file(
         shape=shape,
         is_dynamic=is_dynamic,
         output=tuple(map(tuple, expected.tolist())),
-        allowed_share=allowed_share(model, example, expected, precision),
+        allowed_share=allowed_share(model, example, expected),
     )
     return program, check
 

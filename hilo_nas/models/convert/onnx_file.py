@@ -56,9 +56,11 @@ def write(
     program, check = capture_for_file(model, shape, "onnxruntime", precision=precision)
     proto = to_onnx(program).model_proto
     if calibration is not None:
+        session, version = _open(_serialize(proto), "the network in float")
+        check.compare(_runner(session), "the network in float", version)
         proto = quantize_onnx(proto, calibration)
         session, version = _open(_serialize(proto), "the network")
-        check = check.tightened(_runner(session), "the network", version)
+        check = check.for_quantized(_runner(session), "the network", version)
     import_library("onnx", "writing ONNX").helper.set_model_props(proto, {**metadata, CHECK: check.to_text()})
     content = _serialize(proto)
     _verify(content, "the network")

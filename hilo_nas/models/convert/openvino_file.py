@@ -62,9 +62,12 @@ def write(
     with refusals("OpenVINO must be able to write the network", "Use another format."):
         network.reshape([-1 if check.is_dynamic else 1, *shape])
         if calibration is not None:
+            core = openvino.Core()
+            in_float = core.compile_model(network, "CPU", _CHECKED)
+            check.compare(_runner(in_float), "the network in float", _version(openvino))
             network = quantize_openvino(network, calibration, corrects_bias=True)
-            compiled = openvino.Core().compile_model(network, "CPU", _CHECKED)
-            check = check.tightened(_runner(compiled), "the network", _version(openvino))
+            in_int8 = core.compile_model(network, "CPU", _CHECKED)
+            check = check.for_quantized(_runner(in_int8), "the network", _version(openvino))
         network.inputs[0].get_tensor().set_names({"image"})
         network.outputs[0].get_tensor().set_names({"output"})
         for name, text in {**metadata, CHECK: check.to_text()}.items():
