@@ -11,6 +11,7 @@ from builders import TINY
 from timing import layers
 from timm.models.byobnet import MobileOneBlock
 from torch import nn
+from torch._dynamo.utils import counters
 
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
@@ -134,6 +135,15 @@ def test_weights_and_images_are_the_same_every_time():
 @pytest.mark.parametrize("condition", [{"fused": True}, {"channels_last": True}, {"compile": True}])
 def test_other_forms_give_the_plain_forms_output(condition):
     torch.testing.assert_close(output(ready(**condition)), output(ready()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_compiler_packs_the_weights_of_a_network_on_a_cpu():
+    counters.clear()
+    compiled = ready(LITV2, img_size=32, fused=True, compile=True)
+    torch.testing.assert_close(output(compiled), output(ready(LITV2, img_size=32)), rtol=1e-4, atol=1e-5)
+    assert counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] > 10
+    assert compiled.form.endswith("compiled frozen")
 
 
 @pytest.mark.parametrize(
