@@ -113,7 +113,7 @@ class LocalEvaluator:
         self._devices: dict[str, Lane] = {}
         """Lanes of the devices of targets with several devices, by name."""
         self._target: tuple[str, ...] = ()
-        """Names of the devices of the target that was inspected last."""
+        """Names of the devices of the target that was inspected last, without looks at the load (`Inspect.watch`)."""
         self._reports: dict[str, DeviceReport] = {}
         self._prepared: dict[str, Any] = {}
         self._uses: list[SetUse] = []
@@ -306,9 +306,9 @@ class LocalEvaluator:
     def _inspect(self, task: Inspect, job: Job, emit: Emit) -> DeviceReport:
         reports = [self._report(name, job.lane, emit) for name in self._list_devices(task.target, job.lane, emit)]
         first, report = reports[0], join_reports(reports)
-        self._target = devices_of(report.target)
-        if len(self._target) > 1:
-            for device in self._target:
+        if task.watch is None:
+            self._target = devices_of(report.target)
+            for device in self._target if len(self._target) > 1 else ():
                 self._lane_on(device)
         forms = {
             condition.label(): self._ruler(job.lane, condition.env, first.target, emit).read_form(condition, emit)
