@@ -62,8 +62,8 @@ class Condition:
     """True if the network is timed in its inference form, as for deployment. `prepare_for_inference` builds this form
     of a LITv2. Other networks are re-parameterised, and their batch norms are folded into convolutions."""
     model: str | None = None
-    """Model of the device (`DeviceIdentity.model`), for the second and further targets of this kind in a study. None for
-    the first one, as in most studies."""
+    """Model of the device (`DeviceIdentity.model`) for the second and further targets of this kind in a study. None for
+    the first one."""
 
     def __post_init__(self) -> None:
         faults = []

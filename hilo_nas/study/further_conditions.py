@@ -1,4 +1,4 @@
-"""A study under one of its further conditions, such as another target: the same records, in the place of the objective."""
+"""Further conditions of a study, such as another target, and its manifest with one of them as the objective."""
 
 from __future__ import annotations
 

@@ -143,8 +143,8 @@ def _read_named(device: NamedDevice, evaluator: Evaluator, emit: Emit) -> Target
             return target
         others.append(f"{target.name} ({slug_of_model(target.identity.model)})")
     raise DeviceError(
-        f"timing.also {device} must name a device of this machine, but it has {', '.join(others) or 'none'}. Use one of "
-        "them, or leave the condition out."
+        f"timing.also {device} must name a device of this machine, but it has {', '.join(others) or 'none'}. Use one "
+        "of them, or leave the condition out."
     )
 
 
