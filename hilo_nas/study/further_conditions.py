@@ -33,7 +33,7 @@ def find_condition(manifest: Manifest, name: str) -> Condition:
     found = [name] if name in by_label else [label for label in by_label if name and label.startswith(name)]
     if len(found) != 1:
         raise UsageError(
-            f"condition must be one of {', '.join(by_label)}, or the start of a single one, but got {name!r}"
+            f"condition must be one of {', '.join(by_label)}, but got {name!r}. Use a label, or a start that only one has"
         )
     return by_label[found[0]]
 

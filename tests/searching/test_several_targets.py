@@ -15,7 +15,7 @@ from hilo_nas.report.study_comparison import compare_studies
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.searching.configuration.resolve import config_of
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import FITS
+from hilo_nas.study.records import FITS, Subject
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import open_study, open_view
 from hilo_nas.surrogate.observations import know_networks
@@ -89,9 +89,8 @@ def test_each_network_is_timed_on_each_target_and_trained_once():
         found = record.measurements_by_condition()
         assert list(found) == [CPU, CARD]
         assert [own.device.model for own in found.values()] == ["fake, 2 cores", "fake card"]
-    assert sorted(task.subject["arch"]["depths"] for task in tasks_of(evaluator, "score")) == sorted(
-        list(record.arch.depths) for record in records
-    )
+    trained = [Subject.from_dict(task.subject).key for task in tasks_of(evaluator, "score")]
+    assert sorted(trained) == sorted(record.key for record in records)
     assert {task.target for task in tasks_of(evaluator, "score")} == {"cpu"}
     timed = {(task.condition.label(), task.target) for task in tasks_of(evaluator, "time")}
     assert timed == {(CPU, "cpu"), (CARD, "cuda:0")}
@@ -228,7 +227,7 @@ def test_devices_of_one_model_that_differ_otherwise_are_no_two_targets():
             return dataclasses.replace(super().identity_of(device), host=host)
 
     answers = OtherHost({"cuda:0": "fake card", "cuda:1": "fake card"})
-    with pytest.raises(UsageError, match="two targets must differ in kind or model, .* differ in host"):
+    with pytest.raises(UsageError, match=r"two targets must differ in kind or model, .* differ in host"):
         search(answers, device="cuda:0", also=("device=cuda:1,batch_size=1",))
 
 
