@@ -87,8 +87,8 @@ def _compare_conditions(study: StoredStudy, output: Format, console: Console) ->
         lines = [
             f"{found.networks} networks of {study.name} are complete. Kendall's tau of their speeds: "
             f"{found.speed_tau:.2f}. {labels[1]} has {low:.3g} to {high:.3g} times the speed of {labels[0]}.",
-            *_describe_choice(found, *labels, other),
-            *_describe_choice(back, *labels[::-1], study),
+            *_describe_choice(found, labels[0], labels[1], other),
+            *_describe_choice(back, labels[1], labels[0], study),
         ]
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -142,7 +142,7 @@ def build_requirements(
         try:
             asked = _parse(text)
             target = None if targets is None or asked.device is None else targets.further.get(asked.device)
-            place = {} if asked.device is None else _place(asked.device, target, objective, known)
+            place: dict[str, Any] = {} if asked.device is None else _place(asked.device, target, objective, known)
             condition = objective.vary(**{**place, **asked.fields})
         except UsageError as error:
             faults += [f"timing.also {text}: {line}" for line in str(error).splitlines()]
@@ -168,7 +168,8 @@ def named_devices(also: Sequence[str]) -> tuple[NamedDevice, ...]:
     Raises:
         UsageError: A further condition cannot be parsed.
     """
-    faults, found = [], []
+    faults: list[str] = []
+    found: list[NamedDevice | None] = []
     for text in also:
         try:
             found.append(_parse(text).device)
@@ -205,7 +206,7 @@ def _place(
     """
     kind = kind_of_device(device.name)
     threads = target.threads if target is not None else None
-    fields = {"device": kind, "threads": threads, "cuda_graph": objective.cuda_graph and kind == "cuda"}
+    fields: dict[str, Any] = {"device": kind, "threads": threads, "cuda_graph": objective.cuda_graph and kind == "cuda"}
     if target is None:
         return {**fields, "model": device.model or device.name}  # different names may have different models
     for condition, identity in known:

@@ -33,7 +33,7 @@ def find_condition(manifest: Manifest, name: str) -> Condition:
     found = [name] if name in by_label else [label for label in by_label if name and label.startswith(name)]
     if len(found) != 1:
         raise UsageError(
-            f"condition must be one of {', '.join(by_label)}, but got {name!r}. Use a label, or a start that only one has"
+            f"condition must be one of {', '.join(by_label)}, but got {name!r}. Use a label or a unique start of one"
         )
     return by_label[found[0]]
 
@@ -59,7 +59,8 @@ def manifest_under(manifest: Manifest, condition: Condition) -> Manifest:
     """
     if condition == manifest.objective:
         return manifest
-    limits, own = {}, condition.label()
+    limits: dict[str, float] = {}
+    own = condition.label()
     for name, bound in manifest.limits_in_force.items():
         quantity, _, label = name.partition("@")
         if not LIMITS[quantity].is_free:
