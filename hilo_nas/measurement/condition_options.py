@@ -230,7 +230,7 @@ def _parse(text: str) -> _Asked:
     limits: dict[str, float] = {}
     named: dict[str, str] = {}
     faults = []
-    known = [*_DEVICE_FIELDS, *_READERS, *LIMIT_OPTIONS]
+    known = [*_READERS, *_DEVICE_FIELDS, *LIMIT_OPTIONS]
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         name = name.replace("-", "_")

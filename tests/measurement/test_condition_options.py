@@ -138,8 +138,8 @@ def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_o
         expected_objective({"batch_size": 0}, None)
 
 
-@pytest.mark.parametrize("field", ["device", "name", "limits"])
-def test_a_further_condition_is_on_the_same_device(field):
+@pytest.mark.parametrize("field", ["target", "name", "limits"])
+def test_a_further_condition_has_no_other_fields(field):
     (line,) = faults(f"{field}=x")
     assert f"but got '{field}=x'" in line
 
