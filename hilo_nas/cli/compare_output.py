@@ -87,8 +87,9 @@ def _compare_conditions(study: StoredStudy, output: Format, console: Console) ->
         lines = [
             f"{found.networks} networks of {study.name} are complete. Kendall's tau of their speeds: "
             f"{found.speed_tau:.2f}. {labels[1]} has {low:.3g} to {high:.3g} times the speed of {labels[0]}.",
-            *_describe_choice(found, labels[0], labels[1], other),
-            *_describe_choice(back, labels[1], labels[0], study),
+            _describe_fronts(found, labels),
+            _describe_choice(found, labels[0], labels[1], other),
+            _describe_choice(back, labels[1], labels[0], study),
         ]
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -97,29 +98,33 @@ def _compare_conditions(study: StoredStudy, output: Format, console: Console) ->
         echo_content(rows, output)
 
 
-def _describe_choice(found: StudyComparison, chosen: str, used: str, study: StoredStudy) -> list[str]:
-    """Returns who differs between the fronts of two conditions, and what a choice under the first costs.
+def _describe_fronts(found: StudyComparison, labels: tuple[str, str]) -> str:
+    """Returns the fronts of two conditions, and the members of only one of them.
 
     Args:
         found: Comparison of the conditions.
-        chosen: Condition under which networks are chosen.
-        used: Condition under which they are used.
+        labels: Labels of the conditions.
+    """
+    fronts = dict(zip(labels, (found.chosen, found.front), strict=True))
+    lines = [f"Front at {label}: trial{'s' * (len(own) > 1)} {_numbers(own)}." for label, own in fronts.items()]
+    both = {*found.chosen} & {*found.front}
+    only = {label: [number for number in own if number not in both] for label, own in fronts.items()}
+    lines += [f"Only at {label}: {_numbers(own)}." for label, own in only.items() if own]
+    return " ".join(lines if any(only.values()) else [*lines, "Both are the same."])
+
+
+def _describe_choice(found: StudyComparison, chosen: str, used: str, study: StoredStudy) -> str:
+    """Returns what a choice under one condition costs under another.
+
+    Args:
+        found: Comparison of the conditions.
+        chosen: Label of the condition under which networks are chosen.
+        used: Label of the condition under which they are used.
         study: The study under the second condition.
     """
-    front = f"The front of {chosen} is trial {_numbers(found.chosen)}."
-    extra, missed = [n for n in found.chosen if n not in found.front], [n for n in found.front if n not in found.chosen]
-    if not extra and not missed:
-        return [f"{front} It is also the front of {used}."]
-    lines = [front]
-    if extra:
-        lines[0] += f" Not on the front of {used}: {_numbers(extra)}."
-    if missed:
-        lines[0] += f" On that front only: {_numbers(missed)}."
-    lines.append(
-        f"Used at {used}, the front of {chosen} keeps {100 * (1 - found.hypervolume_loss):.1f} % of the hypervolume, "
-        f"and loses up to {_value_loss(found, study)}."
-    )
-    return lines
+    text = f"Chosen at {chosen} and used at {used}, a front keeps {100 * (1 - found.hypervolume_loss):.1f} % of the "
+    loss = f" and loses up to {_value_loss(found, study)}" if found.value_loss > 0 else ""
+    return f"{text}hypervolume{loss}."
 
 
 def _numbers(numbers: Sequence[int]) -> str:

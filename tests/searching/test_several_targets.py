@@ -351,9 +351,9 @@ def test_compare_names_who_changes_rank_between_the_targets(two_targets, capsys)
     assert f"{CPU} on fake, 2 cores\n{CARD} on fake card\n" in text
     for own, names in ((found, (CPU, CARD)), (back, (CARD, CPU))):
         kept = f"{100 * (1 - own.hypervolume_loss):.1f} % of the hypervolume"
-        assert f"Used at {names[1]}, the front of {names[0]} keeps {kept}" in text
-        missed = ", ".join(str(number) for number in own.front if number not in own.chosen)
-        assert f"On that front only: {missed}." in text
+        assert f"Chosen at {names[0]} and used at {names[1]}, a front keeps {kept}" in text
+        only = ", ".join(str(number) for number in own.front if number not in own.chosen)
+        assert f"Only at {names[1]}: {only}." in text
     assert f"1 -> {found.networks}" in text
     assert main(["compare", "demo", "--format", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
