@@ -300,6 +300,26 @@ def test_the_end_of_a_search_times_the_front_of_each_target_in_shared_rounds():
         assert len(cohorts) == 1
 
 
+def test_contended_timings_of_a_target_wait_for_a_quiet_moment_of_that_target():
+    class Loaded(Answers):
+        """Other programs use the CPU during timings of single networks on it."""
+
+        def __call__(self, task):
+            found = super().__call__(task)
+            if task.kind != "time" or task.target != "cpu" or len(task.entries) != 1:
+                return found
+            state = {"cores": 2, "others_cores": 1.5, "quietest": {"others_cores": 1.5}, "with": []}
+            timed = {name: dataclasses.replace(own, device_state=state) for name, own in found.measurements.items()}
+            return dataclasses.replace(found, measurements=timed)
+
+    study, evaluator = search(Loaded(), device="cuda:0", also=("device=cpu",), remeasure=True)
+    looks = [task for task in evaluator.submitted if task.kind == "inspect" and task.watch is not None]
+    assert {(task.target, task.watch.label()) for task in looks} == {("cpu", CPU)}
+    again = [task for task in tasks_of(evaluator, "time") if task.condition.label() == CPU and len(task.entries) > 1]
+    assert {task.target for task in again} == {"cpu"}
+    assert any(record.measurements_by_condition()[CPU].contention is None for record in study.records)
+
+
 def test_a_changed_driver_of_one_target_times_all_networks_again():
     search()
     evaluator = FakeEvaluator(Answers(drivers={"fake card": "2"}))
