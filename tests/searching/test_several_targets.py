@@ -109,6 +109,7 @@ def test_conditions_on_two_models_of_one_kind_have_different_labels():
     study, _ = search(device="cuda:0", also=("device=cuda:1", "device=cuda:1,batch_size=1", "device=cpu"))
     labels = [condition.label() for condition in study.manifest.conditions]
     assert labels == [CARD, OTHER_CARD, "cuda-other-card-b1-32px-fp32-fused", CPU]
+    assert Manifest.from_yaml(study.manifest.to_yaml()).conditions == study.manifest.conditions
     (record, *_) = fresh(study).records
     assert [own.condition.model for own in record.measurements] == [None, "other card", "other card", None]
     assert [own.device.model for own in record.measurements][1::2] == ["other card", "fake, 2 cores"]
