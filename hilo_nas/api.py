@@ -23,8 +23,9 @@ from hilo_nas.searching.configuration.resolve import condition_options, config_o
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.searching.opening.repair import Repaired
 from hilo_nas.searching.opening.repair import repair_study as repair_folder
+from hilo_nas.study.further_conditions import find_condition
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored_study import StoredStudy, find_study_folder, open_study
+from hilo_nas.study.stored_study import StoredStudy, find_study_folder, open_study, open_view
 from hilo_nas.study.stored_study import list_studies as list_stored
 from hilo_nas.study.trial_choice import Promise, choose_trial, promises_of
 from hilo_nas.text.figures import figure
@@ -73,6 +74,22 @@ class Study(DrawnStudy):
     def config(self) -> SearchConfig:
         """Settings with which the study was created."""
         return config_of(self.manifest)
+
+    def under(self, condition: str) -> Study:
+        """Returns the study under one of its further conditions, such as another target, for reading.
+
+        Its front, `best`, frames, plots, reports and exports use the speeds of this condition.
+
+        Args:
+            condition: Label of the condition, or the start of a single label, such as `cpu`.
+
+        Raises:
+            UsageError: The study has no such condition.
+
+        Examples:
+            >>> study.under("cpu").front()
+        """
+        return Study(self.path, condition=find_condition(StoredStudy(self.path).manifest, condition).label())
 
     def trials(self, which: Literal["all", "front", "near"] = "all") -> pd.DataFrame:
         """Returns a row per trial, indexed by number, with the columns of `trials.csv` (`study.csv_files.COLUMNS`).
@@ -254,7 +271,7 @@ def write_report(
     from hilo_nas.report.html_report import write_html_report
 
     given = [studies] if isinstance(studies, str | Path | StoredStudy) else studies
-    opened = [study if isinstance(study, StoredStudy) else open_study(study) for study in given]
+    opened = [study if isinstance(study, StoredStudy) else open_view(study) for study in given]
     png_folder = None if png_folder is None else Path(png_folder)
     return tuple(write_html_report(opened, Path(path), png_folder=png_folder, force=force))
 
@@ -654,7 +671,8 @@ def export_files(
     For a study, set exactly one of `trial`, `knee` and the limits. Formats for whole studies need none of them.
 
     Args:
-        source: A study, the name or folder of a study, or the .yaml file of an architecture.
+        source: A study, the name or folder of a study, or the .yaml file of an architecture. `STUDY@CONDITION` chooses
+            by the speeds of a further condition.
         path: Output folder. For formats with a single file, it can also be the file.
         format: Name of an exporter (`hilo_nas.export.EXPORTERS`).
         trial: The trial or its number.
@@ -709,7 +727,7 @@ def export_files(
     if is_file:
         chosen = load_source(Path(str(source)), num_classes=num_classes, img_size=img_size, weights=checkpoint)
     else:
-        study = source if isinstance(source, StoredStudy) else load_study(source)
+        study = source if isinstance(source, StoredStudy) else open_view(source)
         if exporter.source_type is StudySource:
             if chooses:
                 raise UsageError(f"format {format} exports the whole study. Leave out the trial, the knee and limits.")

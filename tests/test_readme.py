@@ -117,6 +117,8 @@ def made(tmp_path_factory):
         for options in (
             "--study my-gpu --device cuda --data cifar10/train.tar --trials 18 --set search.sampler=random "
             "--set proxy.reduction_factor=0",
+            "--study two-targets --device cuda --data cifar10/train.tar --trials 6 --set search.sampler=random "
+            "--set proxy.reduction_factor=0 --set timing.also=device=cpu,batch_size=1,max_latency_ms=900",
             "--study edge-box --proxy none --batch-size 1 --set search.baselines=efficientvit_b2 --trials 3",
         ):
             assert main(["search", "litv2_cifar", *options.split()]) == 0

@@ -1,4 +1,4 @@
-"""`hilo-nas compare`: differences between trials of a study, or between two studies."""
+"""`hilo-nas compare`: differences between trials or conditions of a study, or between two studies."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from hilo_nas.errors import UsageError
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Compare trials of one study, or two studies that share networks.
+HELP = """Compare trials of one study, its conditions, or two studies that share networks.
 
 Trials are compared with the first one: speed, score, probabilities and knobs. For two
 studies, such as one on a GPU and one on a CPU, it shows the networks that change rank,
-and what it costs to choose networks in the first study and to use them in the second."""
+and what it costs to choose networks in the first study and to use them in the second.
+For one study with further conditions, such as a second target, it shows the same for its
+objective and each of them."""
 
 EXAMPLES = """Examples:
 hilo-nas compare my-gpu:4 my-gpu:7
-hilo-nas compare my-gpu my-cpu"""
+hilo-nas compare my-gpu my-cpu
+hilo-nas compare my-gpu"""
 
 
 def run(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="A B...", help="STUDY:TRIAL, or two studies.", autocompletion=complete_study),
+        typer.Argument(metavar="A B...", help="STUDY:TRIAL, or one or two studies.", autocompletion=complete_study),
     ],
     output: Output = Format.table,
 ) -> None:
     """Prints the comparison."""
-    if len(names) < 2:
-        raise UsageError("compare needs two studies, or two trials such as my-gpu:4 my-gpu:7")
     if output is Format.csv:
         raise UsageError("compare has the formats table and json")
 

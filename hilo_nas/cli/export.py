@@ -23,6 +23,7 @@ of the study or of --data. optuna: a whole study as one SQLite file for optuna-d
 EXAMPLES = """Examples:
 hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
+hilo-nas export my-gpu@cpu --max-latency-ms 20 --format timm -o out/
 hilo-nas export out/arch.yaml --format onnx --weights best.pth.tar -o deploy/
 hilo-nas export my-gpu --trial 17 --format openvino-int8 -o deploy/
 hilo-nas export my-gpu --format optuna -o my-gpu.db"""
@@ -35,7 +36,8 @@ def run(
         str,
         typer.Argument(
             metavar="STUDY|ARCH.yaml[@SIZE]",
-            help="Name or folder of a study, or file of an architecture with the side of its images in pixels.",
+            help="Name or folder of a study (STUDY@CONDITION for the speeds of a further condition), or file of an "
+            "architecture with the side of its images in pixels.",
             autocompletion=complete_study,
         ),
     ],

@@ -14,6 +14,9 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = """Show the front of a study: speeds and scores with their intervals. Without STUDY, list all studies.
 
+STUDY@CONDITION is the front under a further condition of the study, such as another
+target: my-gpu@cpu.
+
 With limits, recommend the most accurate network that meets them, and state how sure
 that is. With --min-score, recommend the fastest. With --predicted, networks follow that
 were not trained, with predicted speeds and scores."""
@@ -22,6 +25,7 @@ EXAMPLES = """Examples:
 hilo-nas front my-gpu --format csv > front.csv
 hilo-nas front my-gpu --min-images-per-s 900
 hilo-nas front my-gpu --near 4
+hilo-nas front my-gpu@cpu --max-latency-ms 20
 hilo-nas front my-gpu --predicted --min-images-per-s 900"""
 
 

@@ -15,18 +15,19 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import confirm_command, remeasure_command, resume_hint
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import MOST_TIES, Column, metric_of, print_fitting, print_front_table, rows_of
-from hilo_nas.errors import NotFoundError
+from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.measurement.fields import to_plain
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study.csv_files import render_front
 from hilo_nas.study.descriptions import describe_outlook, describe_proxy
 from hilo_nas.study.front import Front
+from hilo_nas.study.further_conditions import further_targets
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Posteriors, PredictedNetwork
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_view
 from hilo_nas.study.trial_choice import Recommendation, recommend
 from hilo_nas.study.trial_differences import TrialDifference, compare_trials, nearest_trials
 from hilo_nas.text.commands import command, setting_words
@@ -69,15 +70,21 @@ def print_study(name: str, wish: Wish, output: Format, *, predicted: bool) -> No
     """Prints the front of a study, given by its name or folder, and what the user asks for.
 
     Args:
-        name: Name or folder of the study.
+        name: Name or folder of the study, or `STUDY@CONDITION`.
         wish: What the user asks for. CSV needs an empty wish.
         output: Output format.
         predicted: True to add networks that were not trained.
 
     Raises:
         NotFoundError: There is no such study, or no network meets the wish.
+        UsageError: The study has no such condition, or predictions under a further condition are asked for.
     """
-    opened = open_study(name)
+    opened = open_view(name)
+    if predicted and opened.title != opened.name:
+        raise UsageError(
+            f"--predicted needs the objective of a study, but got {opened.title}: only speeds under the objective are "
+            f"predicted. Use {command('front', opened.address, '--predicted')}"
+        )
     found = _forecast(name) if predicted else None
     recommended, missed = None, None
     try:
@@ -182,6 +189,7 @@ def _build_content(study: StoredStudy) -> dict[str, Any]:
         standings[standing.kind].append(row)
     return {
         "study": study.name,
+        "condition": study.manifest.objective.label(),
         "seed_noise": front.seed_noise,
         "front": [
             {
@@ -226,10 +234,10 @@ def print_front(study: StoredStudy, console: Console) -> None:
         return
     if not front.members:
         text = "no complete trial that trained" if untrained else "no complete trial yet"
-        console.print(f"study {study.name} has {text}", highlight=False)
+        console.print(f"study {study.title} has {text}", highlight=False)
         _print_untrained(untrained, console)
         return
-    console.print(_heading(study.name, front))
+    console.print(_heading(study.title, front))
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     print_front_table(front, anchors, console, limits=manifest.limits_in_force)
     shown = [record for record in rows_of(front) if record.measurement]
@@ -245,6 +253,10 @@ def print_front(study: StoredStudy, console: Console) -> None:
         )
     for standing in front.standings:
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
+    for condition in further_targets(manifest) if study.title == study.name else ():
+        way = command("front", f"{study.address}@{condition.label()}")
+        device = manifest.calibrations[condition.label()].device.model
+        console.print(f"The front of {device}: {way}", highlight=False, markup=False, soft_wrap=True)
     scores = [record.score for record in front.members if record.score]
     if all(score.seeds == 1 and score.loss is not None for score in scores):  # only trainings have a loss
         text = (

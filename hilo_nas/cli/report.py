@@ -44,10 +44,10 @@ def run(
     ] = False,
 ) -> None:
     """Writes the report and prints the paths of the files."""
-    from hilo_nas.study.stored_study import open_study, slug
+    from hilo_nas.study.stored_study import open_view, slug
 
-    opened = [open_study(study) for study in studies]
-    path = output or Path(f"{'-'.join(slug(study.name) for study in opened[:3])}-report.html")
+    opened = [open_view(study) for study in studies]
+    path = output or Path(f"{'-'.join(slug(study.title) for study in opened[:3])}-report.html")
 
     from hilo_nas import api  # its imports are slow
 

@@ -22,7 +22,7 @@ from hilo_nas.measurement.intervals import Z95
 from hilo_nas.report.study_view import NetworkView, Place, StudyView
 from hilo_nas.study.descriptions import describe_proxy
 from hilo_nas.study.stage_times import PartTimes, fault_of_parts, load_stage_times
-from hilo_nas.study.stored_study import open_study
+from hilo_nas.study.stored_study import open_view
 from hilo_nas.text.commands import command
 from hilo_nas.text.durations import duration
 from hilo_nas.text.figures import figure, probability_text
@@ -45,7 +45,7 @@ def print_network(network: str, img_size: int | None, default_img_size: int, out
         UsageError: The name has none of these forms.
     """
     if (trial := parse_trial(network)) is not None:
-        study = open_study(trial[0])
+        study = open_view(trial[0])
         view = StudyView.from_study(study)
         own = next((own for own in view.networks if own.number == trial[1]), None)
         if own is None:

@@ -58,7 +58,7 @@ class Lane:
     def __init__(self, worker: WorkerLike, work: Callable[[Job], None], *, suffix: str = "") -> None:
         self.worker, self.suffix, self._work = worker, suffix, work
         self.rulers: dict[str, Ruler] = {}
-        """Timing processes by environment (`Condition.env`)."""
+        """Timing processes by environment (`Condition.env`), and by device for those outside the target."""
         self.in_use = threading.Lock()
         """Lock for using and closing the processes of the lane. Cancelling a task does not need it."""
         self.job: Job | None = None

@@ -113,7 +113,7 @@ class LocalEvaluator:
         self._devices: dict[str, Lane] = {}
         """Lanes of the devices of targets with several devices, by name."""
         self._target: tuple[str, ...] = ()
-        """Names of the devices of the target that was inspected last."""
+        """Names of the devices of the target that was inspected last, without looks at the load (`Inspect.watch`)."""
         self._reports: dict[str, DeviceReport] = {}
         self._prepared: dict[str, Any] = {}
         self._uses: list[SetUse] = []
@@ -289,10 +289,15 @@ class LocalEvaluator:
                 raise AssertionError(f"unknown kind of task: {task}")
 
     def _ruler(self, lane: Lane, env: str, target: str | None, emit: Emit) -> Ruler:
-        """Returns a lane's timing worker of an environment (`Condition.env`), and starts it on first use."""
-        if env not in lane.rulers:
-            name = "timing" if env == "tuned" else f"timing-{env}"
-            lane.rulers[env] = self._start_ruler(
+        """Returns a lane's timing worker of an environment (`Condition.env`), and starts it on first use.
+
+        A device outside the target that was inspected last has its own, so that both keep the reference in memory.
+        """
+        further = f"-{target.replace(':', '')}" if target and self._target and target not in self._target else ""
+        key = env + further
+        if key not in lane.rulers:
+            name = ("timing" if env == "tuned" else f"timing-{env}") + further
+            lane.rulers[key] = self._start_ruler(
                 self._logs / f"{name}{lane.suffix}.log",
                 purpose=self._purpose,
                 idle_timeout_s=self._idle_timeout_s,
@@ -300,15 +305,15 @@ class LocalEvaluator:
                 sleep=lane.sleep,
             )
         if target is not None:
-            lane.rulers[env].read_device(target, emit)
-        return lane.rulers[env]
+            lane.rulers[key].read_device(target, emit)
+        return lane.rulers[key]
 
     def _inspect(self, task: Inspect, job: Job, emit: Emit) -> DeviceReport:
         reports = [self._report(name, job.lane, emit) for name in self._list_devices(task.target, job.lane, emit)]
         first, report = reports[0], join_reports(reports)
-        self._target = devices_of(report.target)
-        if len(self._target) > 1:
-            for device in self._target:
+        if task.watch is None:
+            self._target = devices_of(report.target)
+            for device in self._target if len(self._target) > 1 else ():
                 self._lane_on(device)
         forms = {
             condition.label(): self._ruler(job.lane, condition.env, first.target, emit).read_form(condition, emit)

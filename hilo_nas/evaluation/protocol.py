@@ -79,8 +79,8 @@ class Evaluator(Protocol):
     def slots(self, kind: str) -> int:
         """Returns the maximum number of parallel tasks of a kind (`Task.kind`).
 
-        With several devices, it is at least the number of devices of the target that was inspected last. Each device
-        times one task at a time, and runs no other task meanwhile.
+        With several devices, it is at least the number of devices of the target that was inspected last (by an
+        `Inspect` without `watch`). Each device times one task at a time, and runs no other task meanwhile.
         """
 
     def devices(self) -> list[DeviceReport]:

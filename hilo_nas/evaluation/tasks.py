@@ -98,7 +98,8 @@ class Inspect(Task[DeviceReport]):
     forms: tuple[Condition, ...] = ()
     """Conditions for which to report the form of LITv2."""
     watch: Condition | None = None
-    """Condition of a timing for which to measure the load by other processes on its cores. This takes 0.3 seconds."""
+    """Condition of a timing for which to measure the load by other processes on its cores. This takes 0.3 seconds. Such
+    a task does not change the target whose devices count as slots (`Evaluator.slots`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

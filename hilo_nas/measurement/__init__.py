@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         devices_of,
         kind_of_device,
         kind_of_target,
+        slug_of_model,
     )
     from hilo_nas.measurement.contention import Contention, find_contention
     from hilo_nas.measurement.proxy_score import (
@@ -52,11 +53,13 @@ __all__ = [
     "kind_of_device",
     "kind_of_target",
     "mean_score",
+    "slug_of_model",
 ]
 
 _HOMES = {
     **dict.fromkeys(("ALL_CUDA", "ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY"), "condition"),
     **dict.fromkeys(("Condition", "DeviceIdentity", "devices_of", "kind_of_device", "kind_of_target"), "condition"),
+    "slug_of_model": "condition",
     **dict.fromkeys(("Contention", "find_contention"), "contention"),
     **dict.fromkeys(("ProxyPlan", "ProxyScore", "mean_score"), "proxy_score"),
     **dict.fromkeys(("LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"), "timing_result"),

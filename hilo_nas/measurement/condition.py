@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from hilo_nas.errors import UsageError
@@ -19,6 +20,7 @@ __all__ = [
     "devices_of",
     "kind_of_device",
     "kind_of_target",
+    "slug_of_model",
 ]
 
 ALL_CUDA = "cuda:all"
@@ -59,6 +61,9 @@ class Condition:
     fused: bool = False
     """True if the network is timed in its inference form, as for deployment. `prepare_for_inference` builds this form
     of a LITv2. Other networks are re-parameterised, and their batch norms are folded into convolutions."""
+    model: str | None = None
+    """Model of the device (`DeviceIdentity.model`) for the second and further targets of this kind in a study. None for
+    the first one."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -69,6 +74,8 @@ class Condition:
                 faults.append(f"{name} must be at least 1, but got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads must be at least 1, but got {self.threads}")
+        if self.model is not None and not slug_of_model(self.model):
+            faults.append(f"model must have a letter or a digit, but got {self.model!r}")
         for name, choices in (("precision", PRECISIONS), ("runtime", RUNTIMES), ("env", ENVIRONMENTS)):
             if getattr(self, name) not in choices:
                 faults.append(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
@@ -112,9 +119,17 @@ class Condition:
             self, runtime="torch", precision=precision, compile=False, cuda_graph=False, fused=False
         )
 
+    def shares_target(self, other: Condition) -> bool:
+        """Returns True if both conditions are on the same target of a study."""
+        return (self.device, self.model) == (other.device, other.model)
+
     def label(self) -> str:
-        """Returns a short name without spaces, for tables and file names, such as `cpu-b32-224px-fp32-fused`."""
+        """Returns a short name without spaces, for tables and file names, such as `cpu-b32-224px-fp32-fused`.
+
+        The model of the device follows its kind if the condition has one: `cuda-nvidia-l4-b32-224px-fp32-fused`.
+        """
         parts = [self.device]
+        parts += [slug_of_model(self.model)] * (self.model is not None)
         parts += [self.runtime] * (self.runtime != "torch")
         parts += [f"b{self.batch_size}", f"{self.img_size}px", self.precision]
         parts += ["nhwc"] * self.channels_last + ["fused"] * self.fused + ["compiled"] * self.compile
@@ -123,8 +138,16 @@ class Condition:
         return "-".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain data."""
-        return dataclasses.asdict(self)
+        """Returns the fields as plain data. `model` is omitted if it is None, as in records of earlier versions."""
+        fields = dataclasses.asdict(self)
+        if self.model is None:
+            del fields["model"]
+        return fields
+
+
+def slug_of_model(model: str | None) -> str:
+    """Returns the model of a device as part of a label, such as `nvidia-l4` for `NVIDIA L4`. Empty without a model."""
+    return "-".join(re.findall("[a-z0-9]+", (model or "").lower()))
 
 
 def kind_of_device(name: str) -> str:

@@ -1,7 +1,8 @@
 """Settings under which a study times its networks, and the limits that networks must meet.
 
 One condition is the objective. Further conditions are recorded, and can have limits. A user writes a further condition
-as its differences from the objective and its limits: `batch_size=1,max_latency_ms=20`.
+as its differences from the objective and its limits: `batch_size=1,max_latency_ms=20`. With `device=cpu`, it is on
+another target than the objective.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import Condition, kind_of_device
+from hilo_nas.measurement.condition import Condition, DeviceIdentity, kind_of_device, slug_of_model
 
 __all__ = [
     "BEST_RUNTIME",
     "CONDITION_OPTIONS",
     "LIMIT_OPTIONS",
+    "NamedDevice",
     "Requirements",
+    "Target",
+    "Targets",
     "build_objective",
     "build_requirements",
     "expected_objective",
+    "named_devices",
 ]
 
 BEST_RUNTIME = "best"
@@ -38,6 +43,42 @@ class Requirements:
     """Conditions of the study. The first is the objective."""
     limits: dict[str, float]
     """Limits in addition to those of the space. `hilo_nas.space.limits` defines the names."""
+    devices: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Name of the device, such as `cuda:1`, of each condition on another target than the objective, by its label."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedDevice:
+    """Device of a further condition as a user names it: `device=cuda:1`, or `device=cuda,model=nvidia-l4`."""
+
+    name: str
+    """Name of a device of this machine, or its kind."""
+    model: str | None = None
+    """Model of the device, as in the label of a condition. None for the device called `name`."""
+
+    def __str__(self) -> str:
+        return f"device={self.name}" + (f",model={self.model}" if self.model else "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """One device of this machine on which a study times networks."""
+
+    name: str
+    """Name of the device, such as `cuda:1`."""
+    identity: DeviceIdentity
+    threads: int | None = None
+    """Number of CPU threads that torch uses. None for other devices."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Devices of a study that has several targets."""
+
+    objective: DeviceIdentity
+    """Device of the objective, or the first of several equal ones."""
+    further: Mapping[NamedDevice, Target]
+    """Devices of the further conditions by the way in which the user names them."""
 
 
 def build_objective(fields: Mapping[str, Any], device: str, threads: int | None) -> Condition:
@@ -71,23 +112,38 @@ def expected_objective(fields: Mapping[str, Any], device: str | None) -> Conditi
 
 
 def build_requirements(
-    objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None
+    objective: Condition,
+    also: Sequence[str] = (),
+    *,
+    limits: Mapping[str, float] | None = None,
+    targets: Targets | None = None,
 ) -> Requirements:
     """Returns the objective, the further conditions, and the limits under each of them.
+
+    A condition has the model of its device (`Condition.model`) if an earlier target of the study has the same kind and
+    another model. A device with the kind and the model of the objective's device is the objective's target.
 
     Args:
         objective: The objective condition.
         also: Further conditions as text, such as `batch_size=1,max_latency_ms=20`.
         limits: Limits under the objective, by the names of the options (`LIMIT_OPTIONS`).
+        targets: Devices of the study. Without them, the conditions serve to check the settings only, because the model
+            of a named device is unknown.
 
     Raises:
-        UsageError: A further condition cannot be parsed, or is the same as another one.
+        UsageError: A further condition cannot be parsed, or is the same as another one, or two devices of the same kind
+            and model differ.
     """
     found = {LIMIT_OPTIONS[name]: value for name, value in (limits or {}).items()}
     conditions, faults = {objective: "the objective"}, []
+    devices: dict[str, str] = {}
+    known = [] if targets is None else [(objective, targets.objective)]
     for text in also:
         try:
-            condition, own_limits = _parse(text, objective)
+            asked = _parse(text)
+            target = None if targets is None or asked.device is None else targets.further.get(asked.device)
+            place: dict[str, Any] = {} if asked.device is None else _place(asked.device, target, objective, known)
+            condition = objective.vary(**{**place, **asked.fields})
         except UsageError as error:
             faults += [f"timing.also {text}: {line}" for line in str(error).splitlines()]
             continue
@@ -97,34 +153,114 @@ def build_requirements(
                 f"timing.also {text}: must differ from the objective and from the others, but is the same as {same}"
             )
         conditions[condition] = f"timing.also {text}"
-        found |= {f"{name}@{condition.label()}": value for name, value in own_limits.items()}
+        if target is not None and not condition.shares_target(objective):
+            known.append((condition, target.identity))
+            devices[condition.label()] = target.name
+        found |= {f"{name}@{condition.label()}": value for name, value in asked.limits.items()}
     if faults:
         raise UsageError("\n".join(faults))
-    return Requirements(conditions=tuple(conditions), limits=found)
+    return Requirements(conditions=tuple(conditions), limits=found, devices=devices)
 
 
-def _parse(text: str, objective: Condition) -> tuple[Condition, dict[str, float]]:
+def named_devices(also: Sequence[str]) -> tuple[NamedDevice, ...]:
+    """Returns the devices that further conditions name, each once.
+
+    Raises:
+        UsageError: A further condition cannot be parsed.
+    """
+    faults: list[str] = []
+    found: list[NamedDevice | None] = []
+    for text in also:
+        try:
+            found.append(_parse(text).device)
+        except UsageError as error:
+            faults += [f"timing.also {text}: {line}" for line in str(error).splitlines()]
+    if faults:
+        raise UsageError("\n".join(faults))
+    return tuple(dict.fromkeys(device for device in found if device is not None))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A further condition as a user writes it."""
+
+    fields: dict[str, Any]
+    limits: dict[str, float]
+    device: NamedDevice | None
+    """None for the target of the objective."""
+
+
+def _place(
+    device: NamedDevice,
+    target: Target | None,
+    objective: Condition,
+    known: Sequence[tuple[Condition, DeviceIdentity]],
+) -> dict[str, Any]:
+    """Returns the fields of a condition on a named device that differ from the objective's.
+
+    Args:
+        device: The device as the user names it.
+        target: The device of this machine; None if it was not read yet.
+        objective: The objective condition.
+        known: Conditions with their devices, at least one per target so far. The first is the objective.
+    """
+    kind = kind_of_device(device.name)
+    threads = target.threads if target is not None else None
+    fields: dict[str, Any] = {"device": kind, "threads": threads, "cuda_graph": objective.cuda_graph and kind == "cuda"}
+    if target is None:
+        return {**fields, "model": device.model or device.name}  # different names may have different models
+    for condition, identity in known:
+        if (identity.kind, identity.model) != (target.identity.kind, target.identity.model):
+            continue
+        if differences := identity.differences(target.identity):
+            pairs = ", ".join(f"{name}: {one} and {two}" for name, (one, two) in differences.items())
+            raise UsageError(
+                f"two targets must differ in kind or model, but {target.name} and another target are both "
+                f"{identity.model} and differ in {pairs}. Use one of them, or a study for each."
+            )
+        if condition.shares_target(objective):
+            return {}
+        return {**fields, "model": condition.model}
+    kinds = {identity.kind for _, identity in known}
+    return {**fields, "model": target.identity.model if kind in kinds else None}
+
+
+def _parse(text: str) -> _Asked:
     fields: dict[str, Any] = {}
     limits: dict[str, float] = {}
+    named: dict[str, str] = {}
     faults = []
-    known = [*_READERS, *LIMIT_OPTIONS]
+    known = [*_READERS, *_DEVICE_FIELDS, *LIMIT_OPTIONS]
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         name = name.replace("-", "_")
         try:
-            if name in fields or LIMIT_OPTIONS.get(name) in limits:
+            if name in fields or name in named or LIMIT_OPTIONS.get(name) in limits:
                 faults.append(f"{name} is given twice")
             elif name in LIMIT_OPTIONS:
                 limits[LIMIT_OPTIONS[name]] = _positive(value)
             elif name in _READERS:
                 fields[name] = _READERS[name](value)
+            elif name in _DEVICE_FIELDS:
+                named[name] = value
             else:
                 faults.append(f"must be FIELD=VALUE with one of {', '.join(known)}, but got {part.strip()!r}")
         except ValueError:
             faults.append(f"{name} cannot be {value!r}")
+    device = None
+    if "device" in named:
+        try:
+            kind_of_device(named["device"])
+        except UsageError as error:
+            faults.append(str(error))
+        if "model" in named and not slug_of_model(named["model"]):
+            faults.append(f"model must have a letter or a digit, but got {named['model']!r}")
+        device = NamedDevice(name=named["device"], model=slug_of_model(named.get("model")) or None)
+    elif named:
+        faults.append("model needs a device, but got none. Add device=cuda, for example")
     if faults:
         raise UsageError("\n".join(faults))
-    return objective.vary(**fields), limits
+    return _Asked(fields=fields, limits=limits, device=device)
 
 
 def _positive(text: str) -> float:
@@ -146,5 +282,6 @@ _READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("channels_last", "compile", "cuda_graph", "fused"), _truth),
     **dict.fromkeys(("precision", "runtime", "env"), str),
 }
+_DEVICE_FIELDS = ("device", "model")
 CONDITION_OPTIONS = tuple(_READERS)
-"""Fields of a condition that a further condition can set: all except the device, which all conditions share."""
+"""Fields of a condition that do not select its device. A further condition can set all of them."""

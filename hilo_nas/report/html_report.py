@@ -28,9 +28,10 @@ from hilo_nas.measurement.fields import to_plain
 from hilo_nas.report.plots import plot_front, plot_hypervolume, plot_importances, plot_parallel, plot_timeline
 from hilo_nas.report.study_view import NetworkView, StudyView, check_same_metric
 from hilo_nas.study.descriptions import describe_outlook
+from hilo_nas.study.further_conditions import further_targets
 from hilo_nas.study.progress import Progress, describe_conditions, describe_progress
 from hilo_nas.study.records import write_atomically
-from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy, study_under
 from hilo_nas.text.commands import command
 from hilo_nas.text.plurals import agree, count_of
 
@@ -55,6 +56,7 @@ def render_report(studies: Sequence[StoredStudy]) -> str:
 
 
 def _render(studies: Sequence[StoredStudy]) -> tuple[str, dict[str, go.Figure]]:
+    studies = [target for study in studies for target in _by_target(study)]
     views = [StudyView.from_study(study, i) for i, study in enumerate(studies)]
     check_same_metric(views)
     for view in views:
@@ -77,6 +79,13 @@ def _render(studies: Sequence[StoredStudy]) -> tuple[str, dict[str, go.Figure]]:
     }
     # One pass, so that text of a study with such a mark stays as it is.
     return re.sub("@@([A-Z]+)@@", lambda mark: parts[mark[1]], _read("report.html")), figures
+
+
+def _by_target(study: StoredStudy) -> list[StoredStudy]:
+    """Returns a study, and the same study under the first condition of each further target."""
+    if study.title != study.name:
+        return [study]
+    return [study, *(study_under(study, condition) for condition in further_targets(study.manifest))]
 
 
 def write_html_report(
@@ -196,7 +205,7 @@ def _row(network: NetworkView, view: StudyView) -> dict[str, Any]:
             {name: value for name, value in dataclasses.asdict(stage).items() if value is not None} for stage in stages
         ]
     if network.place.is_complete:
-        row["export"] = command("export", view.name, "--trial", network.number or 0, "-o", f"out-{network.number}/")
+        row["export"] = command("export", view.address, "--trial", network.number or 0, "-o", f"out-{network.number}/")
     return row
 
 

@@ -1,4 +1,7 @@
-"""Comparison of two studies that share networks: who changes rank, and what a choice in the wrong study costs."""
+"""Comparison of two studies that share networks: who changes rank, and what a choice in the wrong study costs.
+
+The two studies may be the same one under two of its conditions, such as two targets.
+"""
 
 from __future__ import annotations
 
@@ -77,8 +80,8 @@ def compare_studies(first: StoredStudy, second: StoredStudy) -> StudyComparison:
     keys = sorted(numbers[0].keys() & numbers[1].keys())
     if len(keys) < _FEWEST:
         raise UsageError(
-            f"a comparison needs at least {_FEWEST} networks that are complete in both studies, but {first.name} and "
-            f"{second.name} share {len(keys)}. Time one study on the other device with `hilo-nas remeasure --device`."
+            f"a comparison needs at least {_FEWEST} networks that are complete in both studies, but {first.title} and "
+            f"{second.title} share {len(keys)}. Time one study on the other device with `hilo-nas remeasure --device`."
         )
     points = [[front.points[own[key]] for key in keys] for front, own in zip(fronts, numbers, strict=True)]
     speeds = [[point.images_per_s for point in own] for own in points]

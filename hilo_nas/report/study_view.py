@@ -113,9 +113,10 @@ class NetworkView:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyView:
-    """A study under its objective condition."""
+    """A study under its objective condition, or under another one (`StoredStudy.title`)."""
 
     name: str
+    """Title of the study."""
     address: str
     """Name or path of the study for a command."""
     manifest: Manifest
@@ -153,7 +154,7 @@ class StudyView:
         predicted = study.posteriors.predicted if study.posteriors is not None else ()
         networks += [_view_predicted(own, manifest.space) for own in predicted]
         return cls(
-            name=study.name,
+            name=study.title,
             address=study.address,
             manifest=manifest,
             front=front,

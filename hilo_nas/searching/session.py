@@ -7,7 +7,7 @@ import dataclasses
 import time
 
 from hilo_nas.errors import HiloNasError, UsageError
-from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
+from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.searching.configuration.resolve import (
     DEFAULT_SAMPLER,
@@ -52,6 +52,7 @@ from hilo_nas.searching.opening.study_setup import (
     requested_trials,
     set_up_study,
 )
+from hilo_nas.searching.tasks.study_targets import read_forms
 from hilo_nas.searching.tasks.study_tasks import Resources, describe_target
 from hilo_nas.searching.tasks.timing_only import time_only
 from hilo_nas.space import SearchSpace
@@ -206,8 +207,8 @@ def _copy_scored(
     source: StoredStudy, manifest: Manifest, setup: StudySetup, evaluator: Evaluator, emit: Emit
 ) -> list[TrialRecord]:
     """Returns copies of another study's trained networks, with the timings that are comparable on this device."""
-    inspect = Inspect(target=setup.resources.target, forms=() if setup.timed_by else manifest.conditions)
-    return copy_scored(source, manifest, run_task(evaluator, inspect, emit).forms)
+    conditions = () if setup.timed_by else manifest.conditions
+    return copy_scored(source, manifest, read_forms(conditions, setup.resources, evaluator, emit))
 
 
 def _time_front(study: StoredStudy, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:

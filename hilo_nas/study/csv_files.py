@@ -70,6 +70,7 @@ COLUMNS = (
 * Scores in INT8 add two columns: `float_value`, the value before quantization, and `drop_error`, the standard error of
   the difference.
 * Each condition other than the objective adds three columns, `NAME@LABEL`.
+* Each further target adds `on_front@LABEL`, True for the members of its front under its first condition.
 """
 _MEASURED = (
     *("images_per_s", "images_per_s_spread", "images_per_s_raw", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99"),
@@ -171,6 +172,10 @@ def _complete(front: Front, rows: Iterable[_Row], *, with_probabilities: bool = 
     """
     members = {member.number for member in front.members}
     probabilities: Mapping[int, float] = front.probabilities() if with_probabilities else {}
+    on_fronts = {
+        f"on_front@{label}": {member.number for member in Front.from_records(front.records, label).members}
+        for label in _further_targets(front.records)
+    }
     return {
         (number := row["number"]): {
             **row,
@@ -178,12 +183,13 @@ def _complete(front: Front, rows: Iterable[_Row], *, with_probabilities: bool = 
             "on_front": number in members,
             "on_front_probability": probabilities.get(number),
             "tied_with": _join(front.ties.get(number, ())) or None,
+            **{name: number in numbers for name, numbers in on_fronts.items()},
         }
         for row in rows
     }
 
 
-def _header(records: Iterable[TrialRecord]) -> list[str]:
+def _header(records: Sequence[TrialRecord]) -> list[str]:
     """Returns the names of all columns. Conditions other than the objective follow in the order of measurement."""
     labels: dict[str, None] = {}
     quantized: tuple[str, ...] = ()
@@ -192,7 +198,19 @@ def _header(records: Iterable[TrialRecord]) -> list[str]:
             quantized = _QUANTIZED
         if len(record.measurements) > 1:
             labels |= dict.fromkeys(list(record.measurements_by_condition())[1:])
-    return [*COLUMNS, *quantized, *(f"{name}@{label}" for label in labels for name in _FURTHER)]
+    targets = [f"on_front@{label}" for label in _further_targets(records)]
+    return [*COLUMNS, *quantized, *(f"{name}@{label}" for label in labels for name in _FURTHER), *targets]
+
+
+def _further_targets(records: Iterable[TrialRecord]) -> list[str]:
+    """Returns the label of the first condition on each target other than that of the first measurements."""
+    labels: dict[tuple[str, str | None], str] = {}
+    for record in records:
+        if len(record.measurements) > 1:
+            for label, own in record.measurements_by_condition().items():
+                if not own.condition.shares_target(record.measurements[0].condition):
+                    labels.setdefault((own.condition.device, own.condition.model), label)
+    return list(labels.values())
 
 
 def _render(rows: Iterable[_Row], header: Sequence[str]) -> str:

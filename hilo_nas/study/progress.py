@@ -10,6 +10,7 @@ from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.space import limit_text
 from hilo_nas.study.descriptions import describe_outlook, describe_proxy
+from hilo_nas.study.further_conditions import further_targets
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Outlook
 from hilo_nas.study.records import SAMPLED, TrialRecord
@@ -40,6 +41,8 @@ class Progress:
     contended: list[int]
     """Trials that were timed while other processes used the cores."""
     front: list[int]
+    further_fronts: dict[str, list[int]]
+    """Front of each further target, by the label of its first condition."""
     untrained: list[int]
     """Trials whose score is not distinguishable from guessing."""
     baselines: dict[str, str | None]
@@ -84,6 +87,10 @@ class Progress:
             verdicts=dict(verdicts),
             contended=[number for number, measurement in timed if measurement.contention],
             front=[record.number for record in front.members],
+            further_fronts={
+                (label := condition.label()): [record.number for record in study.front(label).members]
+                for condition in further_targets(manifest)
+            },
             untrained=[record.number for record in front.untrained],
             baselines=baselines,
             timing_s=sum({(r.key, m.measured_at, m.condition.label()): m.seconds for r, m in timings}.values()),
@@ -102,6 +109,7 @@ def describe_conditions(manifest: Manifest) -> dict[str, str]:
     rows = {
         "space": f"{manifest.space.name} ({manifest.space.n_configs:,} combinations of knob values)",
         "target": f"{manifest.objective.label()} on {device.model} (torch {device.torch})",
+        **_describe_further(manifest),
         "proxy": describe_proxy(manifest, whole=True),
         "sampler": f"{manifest.sampler}, seed {manifest.seed}",
     }
@@ -110,6 +118,16 @@ def describe_conditions(manifest: Manifest) -> dict[str, str]:
     if manifest.speeds:
         rows["timed by"] = f"study {manifest.speeds}"
     return rows
+
+
+def _describe_further(manifest: Manifest) -> dict[str, str]:
+    """Returns the conditions other than the objective, with the device of those on further targets."""
+    found = []
+    for condition in manifest.conditions[1:]:
+        device = manifest.calibrations[condition.label()].device
+        is_further = not condition.shares_target(manifest.objective)
+        found.append(condition.label() + (f" on {device.model} (torch {device.torch})" if is_further else ""))
+    return {"also": ", ".join(found)} if found else {}
 
 
 def describe_progress(manifest: Manifest, progress: Progress) -> dict[str, str]:
@@ -135,6 +153,11 @@ def describe_progress(manifest: Manifest, progress: Progress) -> dict[str, str]:
     if progress.outlook:
         metric = metric_named(manifest.plan.score_metric)
         rows["outlook"] = describe_outlook(progress.outlook[-1], metric)
+    if progress.further_fronts:
+        rows["fronts"] = "; ".join(
+            f"{label}: {f'trial {shortened(numbers)}' if numbers else 'none yet'}"
+            for label, numbers in {manifest.objective.label(): progress.front, **progress.further_fronts}.items()
+        )
     if progress.baselines:
         rows["baselines"] = ", ".join(
             f"{name} ({state or 'not tried yet'})" for name, state in progress.baselines.items()

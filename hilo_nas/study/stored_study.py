@@ -6,6 +6,7 @@ Reading a study requires no lock, no write access, no torch and no Optuna.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import os
 import re
@@ -16,9 +17,11 @@ from pathlib import Path
 from hilo_nas.errors import NewerVersionError, NotFoundError, RecordError, StorageError, TrialStateError, UsageError
 from hilo_nas.files.plain_files import read_bytes, read_text
 from hilo_nas.files.safe_yaml import MOST_BYTES
+from hilo_nas.measurement import Condition
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.csv_files import CsvFiles
 from hilo_nas.study.front import Front
+from hilo_nas.study.further_conditions import find_condition, manifest_under
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Posteriors, load_posteriors
 from hilo_nas.study.records import TrialRecord, load_records, write_atomically, write_record
@@ -33,8 +36,10 @@ __all__ = [
     "list_studies",
     "new_study",
     "open_study",
+    "open_view",
     "slug",
     "studies_folder",
+    "study_under",
 ]
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
@@ -53,10 +58,12 @@ class StoredStudy:
 
     Args:
         path: Path of the study folder. It does not have to exist.
+        condition: Label of one of its conditions, or the start of the label. Everything that depends on a speed then
+            is under this condition, such as the front, and the study cannot be changed. Defaults to the objective.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, condition: str | None = None) -> None:
+        self.path, self._condition = path, condition
         self._manifest: Manifest | None = None
         self._stored: dict[int, TrialRecord] | None = None
         self._records: dict[int, TrialRecord] = {}
@@ -80,6 +87,11 @@ class StoredStudy:
     def name(self) -> str:
         """Name of the study folder."""
         return self.path.resolve().name
+
+    @property
+    def title(self) -> str:
+        """Name of the study, with the label of the condition if it is not the objective: `NAME@LABEL`."""
+        return self.name if self._condition is None else f"{self.name}@{self.manifest.objective.label()}"
 
     @property
     def manifest_path(self) -> Path:
@@ -180,6 +192,11 @@ class StoredStudy:
     @property
     def posteriors(self) -> Posteriors | None:
         """Stored posteriors of the values. None if there are none, or if the records have changed since."""
+        if not self._has_read_posteriors and self._condition is not None:
+            found = StoredStudy(self.path).posteriors
+            # Values do not depend on the condition, unlike predicted speeds.
+            self._posteriors = None if found is None else dataclasses.replace(found, predicted=(), outlook=())
+            self._has_read_posteriors = True
         if not self._has_read_posteriors:
             found = load_posteriors(self.posteriors_path)
             self._posteriors = found if found is not None and found.is_current(self.records, self.manifest) else None
@@ -192,6 +209,7 @@ class StoredStudy:
         Raises:
             StorageError: The folder cannot be written.
         """
+        self._check_writable()
         posteriors.write(self.posteriors_path)
         self._has_read_posteriors = False
         self._fronts.clear()
@@ -202,16 +220,15 @@ class StoredStudy:
         It uses the stored posteriors, if they follow from the current records.
 
         Args:
-            condition: Label of a condition of the study. Defaults to the objective condition.
+            condition: Label of a condition of the study, or the start of a single label. Defaults to the objective
+                condition.
 
         Raises:
             UsageError: The study has no such condition.
         """
         if condition is not None:
-            labels = [own.label() for own in self.manifest.conditions]
-            if condition not in labels:
-                raise UsageError(f"condition must be one of {', '.join(labels)}, but got {condition!r}")
-            condition = condition if condition != labels[0] else None
+            found = find_condition(self.manifest, condition)
+            condition = found.label() if found != self.manifest.objective else None
         if condition not in self._fronts:
             believed = self.posteriors.believed if self.posteriors is not None else None
             self._fronts[condition] = Front.from_records(self.records, condition, believed=believed)
@@ -251,6 +268,7 @@ class StoredStudy:
         Raises:
             StorageError: The folder cannot be written.
         """
+        self._check_writable()
         self._load()
         self._store(record)
         assert self._stored is not None
@@ -267,6 +285,7 @@ class StoredStudy:
         Raises:
             StorageError: The folder cannot be written.
         """
+        self._check_writable()
         self._csv_files.write(self.front())
 
     @contextlib.contextmanager
@@ -279,6 +298,7 @@ class StoredStudy:
         Raises:
             StorageError: The folder cannot be written.
         """
+        self._check_writable()
         self._csv_files.write(self.front(), with_probabilities=False)
         self._keeps_csv_files = True
         try:
@@ -295,12 +315,16 @@ class StoredStudy:
         Raises:
             StorageError: The folder cannot be written.
         """
+        self._check_writable()
         text = manifest.to_yaml()
         write_atomically(self.manifest_path, text)
         write_atomically(self.backup_path, text)
         self._manifest = manifest
         if self._stored is not None:
             self._read_all()
+
+    def _check_writable(self) -> None:
+        assert self._condition is None, "a study under a further condition must not be written"
 
     @property
     def _way_out(self) -> str:
@@ -319,13 +343,16 @@ class StoredStudy:
         if self.is_orphaned:
             raise self.orphaned()
         try:
-            return Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
+            manifest = Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise self._damaged(RecordError(f"{self.manifest_path}: it is not UTF-8 ({error})")) from error
         except RecordError as error:
             raise self._damaged(type(error)(f"{self.manifest_path}: {error}")) from error
+        if self._condition is None:
+            return manifest
+        return manifest_under(manifest, find_condition(manifest, self._condition))
 
     def _store(self, record: TrialRecord) -> None:
         write_record(self.trials_path, record)
@@ -399,6 +426,34 @@ def open_study(name_or_path: str | Path) -> StoredStudy:
     if not study.exists:
         raise study.orphaned()
     return study
+
+
+def open_view(name_or_path: str | Path) -> StoredStudy:
+    """Returns a study for reading, given as `STUDY`, or as `STUDY@CONDITION` for one of its further conditions.
+
+    Args:
+        name_or_path: Name or folder of the study. The condition is a label, or the start of a single label.
+
+    Raises:
+        NotFoundError: There is no such study. The message lists similar names.
+        UsageError: The study has no such condition.
+        RecordError: The folder holds trials or a copy of the manifest, but no manifest, or the manifest is damaged.
+    """
+    try:
+        return open_study(name_or_path)
+    except NotFoundError:
+        name, at, condition = str(name_or_path).rpartition("@")
+        if not at:
+            raise
+    study = open_study(name)
+    return study_under(study, find_condition(study.manifest, condition))
+
+
+def study_under(study: StoredStudy, condition: Condition) -> StoredStudy:
+    """Returns a study under one of its conditions, for reading. The study itself under its objective."""
+    if condition == study.manifest.objective:
+        return study
+    return StoredStudy(study.path, condition=condition.label())
 
 
 def find_study_folder(name_or_path: str | Path) -> StoredStudy:

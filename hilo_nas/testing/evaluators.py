@@ -116,6 +116,10 @@ class FakeAnswers:
         """Returns the images/s of the reference on a device: 256. A subclass may make them differ."""
         return 256.0
 
+    def speed_on(self, subject: Mapping[str, Any], device: str) -> float:
+        """Returns the images/s of a network on a device: the same on all. A subclass may make them differ."""
+        return self._speed_of(subject)
+
     def _calibration(self, task: Time) -> Calibration:
         device = task.target or task.condition.device
         return Calibration(
@@ -128,13 +132,13 @@ class FakeAnswers:
         )
 
     def _measurement(self, task: Time, name: str) -> Measurement:
-        entrant = task.entries[name]
-        speed, batch_size = self._speed_of(entrant.subject), entrant.condition.batch_size
+        entrant, device = task.entries[name], task.target or task.condition.device
+        speed, batch_size = self.speed_on(entrant.subject, device), entrant.condition.batch_size
         call, reference = batch_size / speed, batch_size / 256.0
         latency_ms = 1000 * call
         return Measurement(
             condition=entrant.condition,
-            device=self.identity_of(task.target or entrant.condition.device),
+            device=self.identity_of(device),
             ratio=speed / 256.0,
             ratio_spread=0.01,
             ratio_low=0.99 * speed / 256.0,
@@ -248,7 +252,7 @@ class FakeEvaluator:
         self._slots, self._random, self._idle_timeout_s = slots, Random(seed), idle_timeout_s
         self._cards = tuple(f"cuda:{i}" for i in range(cards))
         self._devices: tuple[str, ...] = ()
-        """Devices of the target that was inspected last."""
+        """Devices of the target that was inspected last, without looks at the load (`Inspect.watch`)."""
         self._ids = itertools.count()
         self._under_way: dict[str, _Job] = {}
         self._reports: dict[str, DeviceReport] = {}
@@ -336,7 +340,8 @@ class FakeEvaluator:
         task = job.task
         if isinstance(task, Inspect) and task.target is not None:
             names = self._cards if task.target == ALL_CUDA else devices_of(task.target)
-            self._devices = names
+            if task.watch is None:
+                self._devices = names
             reports = [self.answers(dataclasses.replace(task, target=name)) for name in names]
             self._reports |= {report.target: report for report in reports}
             return join_reports(reports)
@@ -344,7 +349,9 @@ class FakeEvaluator:
             task = dataclasses.replace(task, target=job.device)
         result = self.answers(task)
         if isinstance(task, Inspect):
-            self._devices, self._reports[result.target] = (result.target,), result
+            self._reports[result.target] = result
+            if task.watch is None:
+                self._devices = (result.target,)
         return result
 
     def _end(self, job: _Job) -> list[Message]:

@@ -206,6 +206,27 @@ def test_each_gpu_has_workers_and_logs_of_its_own(tmp_path):
     assert [ruler.device for ruler in desk.rulers] == ["cuda:0", "cuda:1"]
 
 
+def test_a_further_target_has_a_timing_process_that_keeps_its_reference(tmp_path):
+    desk = Desk(tmp_path, Cards("Test GPU", "Other GPU"))
+    for name in ("cuda:1", "cuda:0"):  # the objective's target last
+        desk.run(Inspect(target=name))
+    for name in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
+        found = desk.run(timing("a", target=name)).measurements["a"]
+        assert found.device == desk.cards.identities[name]
+    assert [ruler.log.name for ruler in desk.rulers] == ["timing.log", "timing-cuda1.log"]
+    assert [ruler.device for ruler in desk.rulers] == ["cuda:0", "cuda:1"]
+
+
+def test_a_look_at_the_load_of_a_device_leaves_the_slots_of_the_target(tmp_path):
+    desk = Desk(tmp_path, Cards("Test GPU", "Test GPU", "Other GPU"))
+    desk.run(Inspect(target=BOTH))
+    desk.run(Inspect(target="cuda:2", watch=CONDITION))
+    fake = FakeEvaluator(cards=3)
+    run_task(fake, Inspect(target=BOTH), ignore)
+    run_task(fake, Inspect(target="cuda:2", watch=CONDITION), ignore)
+    assert [evaluator.slots("time") for evaluator in (desk.evaluator, fake)] == [2, 2]
+
+
 def test_a_measurement_and_a_score_name_the_gpu_that_they_come_from(tmp_path):
     desk = Desk(tmp_path, Cards(meet=threading.Barrier(2, timeout=30)))
     data = desk.prepare()

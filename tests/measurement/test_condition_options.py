@@ -3,11 +3,19 @@
 import dataclasses
 
 import pytest
-from builders import build_condition
+from builders import build_condition, build_device
 
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
-from hilo_nas.measurement.condition_options import build_objective, build_requirements, expected_objective
+from hilo_nas.measurement.condition_options import (
+    NamedDevice,
+    Target,
+    Targets,
+    build_objective,
+    build_requirements,
+    expected_objective,
+    named_devices,
+)
 
 OBJECTIVE = build_condition(threads=2)
 SINGLE = build_condition(threads=2, batch_size=1)
@@ -130,7 +138,72 @@ def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_o
         expected_objective({"batch_size": 0}, None)
 
 
-@pytest.mark.parametrize("field", ["device", "name", "limits"])
-def test_a_further_condition_is_on_the_same_device(field):
+@pytest.mark.parametrize("field", ["target", "name", "limits"])
+def test_a_further_condition_has_no_other_fields(field):
     (line,) = faults(f"{field}=x")
     assert f"but got '{field}=x'" in line
+
+
+def targets(*further, objective=None):
+    """The CPU of `build_device` as the objective's device, and cards of the given models from `cuda:0` on."""
+    cards = {
+        NamedDevice(name=f"cuda:{i}"): Target(name=f"cuda:{i}", identity=build_device(kind="cuda", model=model))
+        for i, model in enumerate(further)
+    }
+    return Targets(objective=objective or build_device(), further=cards)
+
+
+def test_a_condition_on_another_kind_of_device_has_no_model():
+    found = build_requirements(
+        OBJECTIVE, ["device=cuda:0,batch_size=1,max_latency_ms=20"], targets=targets("NVIDIA L4")
+    )
+    further = build_condition(device="cuda", batch_size=1)
+    assert found.conditions == (OBJECTIVE, further)
+    assert found.limits == {f"latency_ms@{further.label()}": 20.0}
+    assert found.devices == {further.label(): "cuda:0"}
+    assert "model" not in further.to_dict()
+
+
+def test_the_second_model_of_a_kind_is_in_its_condition_and_label():
+    found = build_requirements(
+        OBJECTIVE, ["device=cuda:0", "device=cuda:1"], targets=targets("NVIDIA L4", "A100 (40 GB)")
+    )
+    assert [condition.model for condition in found.conditions] == [None, None, "A100 (40 GB)"]
+    label = "cuda-a100-40-gb-b32-32px-fp32"
+    assert found.conditions[2].label() == label
+    assert found.devices == {"cuda-b32-32px-fp32": "cuda:0", label: "cuda:1"}
+    assert Condition(**found.conditions[2].to_dict()) == found.conditions[2]
+
+
+def test_settings_that_only_another_device_has_are_left_out():
+    graphs = build_objective({"cuda_graph": True}, "cuda", None)
+    cpu = Target(name="cpu", identity=build_device(), threads=2)
+    found = build_requirements(
+        graphs,
+        ["device=cpu"],
+        targets=Targets(objective=build_device(kind="cuda"), further={NamedDevice(name="cpu"): cpu}),
+    )
+    assert (found.conditions[1].cuda_graph, found.conditions[1].threads) == (False, 2)
+
+
+def test_named_devices_are_known_before_they_are_read():
+    also = ["batch_size=1", "device=cuda:1", "device=cuda:1,batch_size=1", "device=cuda,model=NVIDIA L4"]
+    assert named_devices(also) == (NamedDevice(name="cuda:1"), NamedDevice(name="cuda", model="nvidia-l4"))
+    assert len(aims(*also).conditions) == 5
+    assert str(named_devices(also)[1]) == "device=cuda,model=nvidia-l4"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("device=tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
+        ("device=cuda:all", "Only a search uses several devices; name one"),
+        ("device=cpu,device=cuda", "device is given twice"),
+        ("model=NVIDIA L4", "model needs a device"),
+        ("device=cuda,model=--", "model must have a letter or a digit"),
+        ("device=cpu,cuda_graph=yes", "cuda_graph needs a cuda device"),
+    ],
+)
+def test_a_wrong_device_is_refused(text, fault):
+    assert any(fault in line for line in faults(text))
+    assert all(line.startswith(f"timing.also {text}: ") for line in faults(text))

@@ -7,12 +7,13 @@ from typing import Any
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import RUNTIMES, Condition, ProxyPlan
+from hilo_nas.measurement import RUNTIMES, Condition, ProxyPlan, slug_of_model
 from hilo_nas.measurement.condition_options import (
     BEST_RUNTIME,
     CONDITION_OPTIONS,
     LIMIT_OPTIONS,
     Requirements,
+    Targets,
     build_requirements,
 )
 from hilo_nas.plugins import hash_source
@@ -108,14 +109,19 @@ def reading_of(config: SearchConfig) -> ReadOptions:
     return ReadOptions.from_dict(reading_options(config))
 
 
-def requirements_of(config: SearchConfig, objective: Condition) -> Requirements:
+def requirements_of(config: SearchConfig, objective: Condition, targets: Targets | None = None) -> Requirements:
     """Returns the objective condition with the further conditions and the limits of a configuration.
+
+    Args:
+        config: The configuration.
+        objective: The objective condition.
+        targets: Devices of the study; None to check the settings before the devices are read.
 
     Raises:
         UsageError: A further condition is invalid, or two conditions are equal.
     """
     limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(config.limits, name)) is not None}
-    return build_requirements(objective, config.timing.also, limits=limits)
+    return build_requirements(objective, config.timing.also, limits=limits, targets=targets)
 
 
 def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
@@ -226,13 +232,21 @@ def config_of(manifest: Manifest) -> SearchConfig:
 def _format_condition(condition: Condition, manifest: Manifest) -> str:
     """Returns a further condition as text for `timing.also`, such as `batch_size=1,max_latency_ms=20`.
 
-    The text holds the differences from the objective condition, and the limits.
+    The text holds the differences from the objective condition, and the limits. It names another device by its kind,
+    and a GPU by its model too.
     """
     differing = {
         name: value
         for name in CONDITION_OPTIONS
         if (value := getattr(condition, name)) != getattr(manifest.objective, name) and value is not None
     }
+    if not condition.shares_target(manifest.objective):
+        model = slug_of_model(manifest.calibrations[condition.label()].device.model)
+        differing = {
+            "device": condition.device,
+            **({"model": model} if condition.device == "cuda" else {}),
+            **differing,
+        }
     label = condition.label()
     limits = {
         option: bound for option, name in LIMIT_OPTIONS.items() if (bound := manifest.limits.get(f"{name}@{label}"))

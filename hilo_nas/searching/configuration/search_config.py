@@ -71,7 +71,11 @@ class TimingConfig:
     fused: bool | None = _field(None, "time the inference form, as networks are deployed")
     threads: int | None = _field(None, "intra-op threads of the CPU; torch's default if left out")
     env: str | None = _field(None, f"environment of the timing process: {' or '.join(ENVIRONMENTS)}")
-    also: tuple[str, ...] = _field((), "further conditions with their limits, as ['batch_size=1,max_latency_ms=20']")
+    also: tuple[str, ...] = _field(
+        (),
+        "further conditions with their limits, as ['batch_size=1,max_latency_ms=20'], or on another device, as "
+        "['device=cpu']",
+    )
     seconds: float | None = _field(None, "maximum seconds per network; less time gives wider intervals")
     remeasure: bool = _field(True, "time contended networks again, and the front in shared rounds at the end")
 

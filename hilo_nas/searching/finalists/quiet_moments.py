@@ -113,7 +113,7 @@ class QuietRemeasurement:
 
         Returns None without contention.
         """
-        task = Inspect(target=self._resources.target, watch=condition)
+        task = Inspect(target=self._resources.target_of(condition), watch=condition)
         return run_task(self._evaluator, task, self._emit).contention
 
     def _due(self, records: Sequence[TrialRecord]) -> list[_Due]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import tempfile
@@ -30,6 +31,7 @@ from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import calibrate_all
 from hilo_nas.searching.sampling.optuna_study import impute
 from hilo_nas.searching.tasks.reasons import explain_violations
+from hilo_nas.searching.tasks.study_targets import find_targets, further_devices, read_forms
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS, broken_limits
 from hilo_nas.study.calibration import read_timings
@@ -102,11 +104,13 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
         report = run_task(evaluator, Inspect(target=name), emit)
         if request.into is not None or _is_other_device(report.identity, manifest):
             return _remeasure_on_device(request, source, manifest, report, evaluator, emit)
-        resources = Resources(target=report.target, timing_s=request.timing_s)
+        further = find_targets(manifest, report.target, evaluator, emit)
+        resources = Resources(target=report.target, further=further_devices(further), timing_s=request.timing_s)
         with locked(source), EventLog(source.logs_path / "events.jsonl", emit) as event_log:
             source = StoredStudy(source.path)
             manifest = source.manifest  # it may have changed before this process got the lock
-            facts = differing_facts(manifest, report, source.records, evaluator, event_log)
+            read = functools.partial(read_forms, resources=resources, evaluator=evaluator, emit=event_log)
+            facts = differing_facts(manifest, report.identity, further, source.records, read)
             if facts:
                 for fact, (stored, now) in facts.items():
                     event_log(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
@@ -145,7 +149,7 @@ def time_front(
     *,
     again: bool = False,
 ) -> None:
-    """Times the front and nearby networks in shared rounds, unless they were already timed in the same rounds.
+    """Times the front of each target and nearby networks in shared rounds, unless they already share rounds.
 
     Anchors and baselines are included, so that comparisons use shared rounds. Nearby networks are added until one
     cohort is full. A front that is larger than a cohort is timed in several cohorts, because no member is left out.
@@ -158,15 +162,41 @@ def time_front(
         emit: Receives all events.
         again: True to repeat the timing even if the networks already share rounds.
     """
-    records = study.records
+    for condition in _first_per_target(manifest):
+        _time_front(study, manifest, condition, evaluator, resources, emit, again=again)
+
+
+def _first_per_target(manifest: Manifest) -> list[Condition]:
+    """Returns the first condition on each target, the objective first."""
+    found: list[Condition] = []
+    for condition in manifest.conditions:
+        if not any(condition.shares_target(other) for other in found):
+            found.append(condition)
+    return found
+
+
+def _time_front(
+    study: StoredStudy,
+    manifest: Manifest,
+    condition: Condition,
+    evaluator: Evaluator,
+    resources: Resources,
+    emit: Emit,
+    *,
+    again: bool,
+) -> None:
+    """Times the front under one condition (`time_front`)."""
+    records, label = study.records, condition.label()
     references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
-    near = Front.from_records(records).near(at_most=TOGETHER - len(references))
+    own = None if condition == manifest.objective else label
+    near = Front.from_records(records, own).near(at_most=TOGETHER - len(references))
     compared = [*near, *(record for record in references if record not in near)]
-    cohorts = {record.measurement.cohort for record in compared if record.measurement}
+    timed = [record.measurements_by_condition().get(label) for record in compared]
+    cohorts = {measurement.cohort for measurement in timed if measurement}
     is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
     if not near or len(compared) < 2 or (is_done and not again):
         return
-    time_again(study, manifest, compared, manifest.objective, evaluator, resources, emit)
+    time_again(study, manifest, compared, condition, evaluator, resources, emit)
 
 
 def time_again(
@@ -222,7 +252,10 @@ def _remeasure_on_device(
     evaluator: Evaluator,
     emit: Emit,
 ) -> StoredStudy:
-    """Creates a study for another device: the same networks and scores, timed on that device."""
+    """Creates a study for another device: the same networks and scores, timed on that device.
+
+    It has the conditions on the target of the objective, and leaves out those on further targets.
+    """
     name = report.target.replace(":", "")
     target = StoredStudy(new_study(request.into or f"{source.name}-{name}").path)
     if target.exists:
@@ -230,7 +263,8 @@ def _remeasure_on_device(
             f"the name of the study for {report.target} must be new, but {target.name} exists. Use another name with "
             f"--study, or time that study again: {command('remeasure', target.address)}"
         )
-    translated = [_on_device(condition, manifest.objective, report) for condition in manifest.conditions]
+    own = [condition for condition in manifest.conditions if condition.shares_target(manifest.objective)]
+    translated = [_on_device(condition, manifest.objective, report) for condition in own]
     conditions = tuple(dict.fromkeys(translated))
     anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
     resources = Resources(target=report.target, timing_s=request.timing_s)
@@ -246,7 +280,7 @@ def _remeasure_on_device(
             name=target.name,
             conditions=conditions,
             calibrations=calibrate_all(conditions, evaluator, resources, event_log),
-            limits=_limits_for(manifest, translated),
+            limits=_limits_for(manifest, dict(zip(own, translated, strict=True))),
             versions=versions(),
             created_at=utc_now(),
             copied=0,
@@ -292,18 +326,21 @@ def _was_timed(record: TrialRecord) -> bool:
     return bool(record.full_measurements) or FITS in record.violations
 
 
-def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, float]:
+def _limits_for(manifest: Manifest, translated: Mapping[Condition, Condition]) -> dict[str, float]:
     """Returns the limits from the search settings, renamed for another device.
 
     `latency_ms@cpu-b1-224px-fp32` becomes `latency_ms@cuda-b1-224px-fp32`, for example. If two conditions become equal
-    on that device, the stricter limit holds.
+    on that device, the stricter limit holds. Limits under conditions that are not translated are left out.
     """
-    labels = {old.label(): new.label() for old, new in zip(manifest.conditions, conditions, strict=True)}
+    labels = {old.label(): new.label() for old, new in translated.items()}
+    objective = translated[manifest.objective].label()
     limits: dict[str, float] = {}
     for name, bound in manifest.limits.items():
         quantity, _, label = name.partition("@")
-        label = labels.get(label, conditions[0].label())
-        name = quantity if label == conditions[0].label() else f"{quantity}@{label}"
+        if label and label not in labels:
+            continue
+        label = labels.get(label, objective)
+        name = quantity if label == objective else f"{quantity}@{label}"
         stricter = max if LIMITS[quantity].is_floor else min
         limits[name] = stricter(bound, limits.get(name, bound))
     return limits

@@ -233,18 +233,21 @@ def _differences(
 def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str] | None) -> tuple[Measurement, ...]:
     """Returns the timings of a record that another study may use as its own.
 
+    There are none without a timing under the objective, because the first timing of a record is that of the objective.
+
     Args:
         record: Record of the study with the timings.
         manifest: Manifest of the other study.
         forms: Current implementations of a LITv2 network; None if the other study does no timing itself.
     """
-    return tuple(
+    found = tuple(
         measurement
         for measurement in record.measurements
         if not measurement.is_preliminary
         and manifest.is_comparable(measurement)
         and (forms is None or record.is_baseline or measurement.form == forms.get(measurement.condition.label()))
     )
+    return found if any(manifest.rank_of(measurement) == 0 for measurement in found) else ()
 
 
 def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hilo_nas
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
-from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
+from hilo_nas.evaluation import Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measurement import PROTOCOL, DeviceIdentity, devices_of, kind_of_target
-from hilo_nas.measurement.condition_options import CONDITION_OPTIONS
+from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity, devices_of, kind_of_target
+from hilo_nas.measurement.condition_options import CONDITION_OPTIONS, Requirements, Target
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, check_proxy_options, config_of, requirements_of
@@ -27,6 +29,13 @@ from hilo_nas.searching.opening.study_setup import (
     identify_data,
     prepare,
     prepare_images,
+)
+from hilo_nas.searching.tasks.study_targets import (
+    find_targets,
+    further_devices,
+    read_forms,
+    read_targets,
+    stored_targets,
 )
 from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.space import SearchSpace
@@ -77,17 +86,21 @@ def reopen(
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # new timings cannot resolve this
     consent = LocalConsent({name: config.value(name) for name in SETTINGS.values()}, folder)
     report = run_task(evaluator, Inspect(target=name), emit)
-    identity = report.identity
-    timed = None
+    timed, resources = None, Resources(target=report.target, timing_s=config.timing.seconds)
     if manifest.speeds is not None:
         timed = tuple(record for record in folder.records if record.state == TrialState.TIMED)
-        facts = _differing_facts(manifest, manifest.device)
+        facts = _differing_facts(manifest, {}, manifest.device)
     else:
-        if identity.kind != manifest.objective.device:
+        if report.identity.kind != manifest.objective.device:
             differing["timing.device"] = (manifest.objective.device, report.target)
+        named = requirements_of(config, manifest.objective, read_targets(config.timing.also, report, evaluator, emit))
+        differing |= _differing_conditions(named, manifest) if named.devices else {}
+        further = find_targets(manifest, report.target, evaluator, emit, named=named.devices)
+        resources = dataclasses.replace(resources, further=further_devices(further))
         # Skip the comparison of forms if settings differ, because another device has other forms.
         records = [] if differing else folder.records
-        facts = differing_facts(manifest, report, records, evaluator, emit)
+        read = functools.partial(read_forms, resources=resources, evaluator=evaluator, emit=emit)
+        facts = differing_facts(manifest, report.identity, further, records, read)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
     source = _find_proxy(consent, folder, manifest) if manifest.plan.declaration.has_source else None
@@ -116,9 +129,7 @@ def reopen(
         plan=manifest.plan,
         data=manifest.data,
         prepared=prepared.facts,
-        resources=Resources(
-            target=report.target, data=images.reference, proxy=prepared.reference, timing_s=config.timing.seconds
-        ),
+        resources=dataclasses.replace(resources, data=images.reference, proxy=prepared.reference),
         timed=timed,
         timed_by=manifest.speeds,
     )
@@ -203,25 +214,30 @@ def _mismatch(folder: StoredStudy, options: Differences, facts: Differences) -> 
 
 
 def differing_facts(
-    manifest: Manifest, report: DeviceReport, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
+    manifest: Manifest,
+    identity: DeviceIdentity,
+    further: Mapping[str, Target],
+    records: Sequence[TrialRecord],
+    read: Callable[[Sequence[Condition]], Mapping[str, str]],
 ) -> Differences:
     """Returns changes since the study was created that no option controls. A study without changes can be resumed.
 
     Args:
         manifest: Manifest of the study.
-        report: Report about the device of this machine.
+        identity: Device of this machine for the objective.
+        further: Devices of this machine for the conditions on other targets (`find_targets`).
         records: Records of the study. The forms in which they were timed are compared with the current ones.
-        evaluator: Reports the current forms.
-        emit: Receives the events of the evaluator.
+        read: Returns the current forms under some conditions, by the label of the condition.
     """
-    return _differing_facts(manifest, report.identity) or _differing_forms(
-        manifest, report.target, records, evaluator, emit
-    )
+    return _differing_facts(manifest, further, identity) or _differing_forms(manifest, records, read)
 
 
-def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Differences:
-    """Returns the differences between the study and this machine in device, software and timing protocol."""
+def _differing_facts(manifest: Manifest, further: Mapping[str, Target], identity: DeviceIdentity) -> Differences:
+    """Returns the differences between the study and this machine in devices, software and timing protocol."""
     found: Differences = {f"device {name}": pair for name, pair in manifest.device.differences(identity).items()}
+    for label, target in further.items():
+        differences = manifest.calibrations[label].device.differences(target.identity)
+        found |= {f"device {name} at {label}": pair for name, pair in differences.items()}
     protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
     if protocols != {PROTOCOL}:
         found["timing protocol"] = (max(protocols, default=None), PROTOCOL)
@@ -229,7 +245,7 @@ def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Difference
 
 
 def _differing_forms(
-    manifest: Manifest, target: str, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
+    manifest: Manifest, records: Sequence[TrialRecord], read: Callable[[Sequence[Condition]], Mapping[str, str]]
 ) -> Differences:
     """Returns the forms (implementations of LITv2) of stored timings that differ from the current forms."""
     stored = {condition: forms_under(condition.label(), records) for condition in manifest.conditions}
@@ -237,12 +253,21 @@ def _differing_forms(
     if not known:
         return {}
     found: Differences = {}
-    forms = run_task(evaluator, Inspect(target=target, forms=known), emit).forms
+    forms = read(known)
     for condition in known:
         now = forms[condition.label()]
         if other := sorted(form for form in stored[condition] if form != now):
             found[f"form under {condition.label()}"] = (other[0], now)
     return found
+
+
+def _differing_conditions(requirements: Requirements, manifest: Manifest) -> Differences:
+    """Returns the difference of the requested further conditions from those of the stored study."""
+    stored = {condition.label() for condition in manifest.conditions[1:]}
+    asked = {condition.label() for condition in requirements.conditions[1:]}
+    # A study with copied timings has all conditions of the source. The options name only those with limits.
+    asked |= stored if manifest.speeds else set()
+    return {} if asked == stored else {"timing.also": (sorted(stored), sorted(asked))}
 
 
 def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSpace | None) -> Differences:
@@ -253,12 +278,10 @@ def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSp
             f"{manifest.space.name} ({manifest.space.hash()})",
             f"{space.name} ({space.hash()})",
         )
-    requirements = requirements_of(config, manifest.objective)
+    # Devices that `timing.also` names are compared later, because reading them takes seconds.
+    requirements = requirements_of(config, manifest.objective, stored_targets(config.timing.also, manifest))
     if config.timing.also:
-        labels = {condition.label() for condition in manifest.conditions[1:]}
-        asked = {condition.label() for condition in requirements.conditions[1:]}
-        # A study with copied timings has all conditions of the source. The options name only those with limits.
-        pairs["timing.also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
+        pairs |= _differing_conditions(requirements, manifest)
     for limit, bound in requirements.limits.items():
         pairs[f"limit on {limit}"] = (manifest.limits_in_force.get(limit), bound)
     stored = config_of(manifest)

@@ -35,6 +35,7 @@ from hilo_nas.searching.configuration.resolve import (
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.opening.copied_results import check_timings, copy_timed
 from hilo_nas.searching.tasks.equal_devices import check_equal_speeds
+from hilo_nas.searching.tasks.study_targets import read_targets, stored_targets
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.tasks.timing_only import check_time_only
 from hilo_nas.space import SearchSpace, broken_limits, limit_text, load_space, measured_values, measured_violations
@@ -168,7 +169,9 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
             )
         _check_sizes(space, {"timing.img_size": min(condition.img_size for condition in expected.conditions)})
         report = run_task(evaluator, Inspect(target=config.timing.device), emit)
-        requirements = requirements_of(config, build_objective(fields, report.identity.kind, report.threads))
+        objective = build_objective(fields, report.identity.kind, report.threads)
+        targets = read_targets(config.timing.also, report, evaluator, emit)
+        requirements = requirements_of(config, objective, targets)
 
     def prepare_data() -> Preparation:
         if source is None:
@@ -187,7 +190,11 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
     images, prepared = prepare(plan, _proxy_function(config), report.target, prepare_data, evaluator, emit)
     data = identify_data(images.facts)
     resources = Resources(
-        target=report.target, data=images.reference, proxy=prepared.reference, timing_s=config.timing.seconds
+        target=report.target,
+        further=requirements.devices if timing_study is None else {},
+        data=images.reference,
+        proxy=prepared.reference,
+        timing_s=config.timing.seconds,
     )
     timed = None
     if timing_study is not None:
@@ -349,7 +356,8 @@ def _open_timing_study(config: SearchConfig, space: SearchSpace) -> StoredStudy:
 def _requirements_within(timing_study: StoredStudy, config: SearchConfig) -> Requirements:
     """Returns all conditions of the study with the timings, with the requested limits."""
     conditions = timing_study.manifest.conditions
-    requirements = requirements_of(config, conditions[0])
+    targets = stored_targets(config.timing.also, timing_study.manifest)
+    requirements = requirements_of(config, conditions[0], targets)
     if missing := [condition.label() for condition in requirements.conditions if condition not in conditions]:
         raise UsageError(
             f"study.speeds must have timings under every condition of timing.also, but none of {timing_study.name} "

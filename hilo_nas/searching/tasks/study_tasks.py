@@ -23,12 +23,18 @@ class Resources:
 
     target: str = "cpu"
     """Device that times and trains networks, or several equal ones joined by commas (`DeviceReport.target`)."""
+    further: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Device of each condition on another target than the objective, by the label of the condition."""
     data: str | None = None
     """Reference to the prepared images; None if the proxy needs no images."""
     proxy: str | None = None
     """Reference to the prepared state of the proxy; None if the proxy prepares nothing."""
     timing_s: float | None = None
     """Maximum seconds of timing per network; None for the default."""
+
+    def target_of(self, condition: Condition) -> str:
+        """Returns the device, or several equal ones, that time networks under a condition."""
+        return self.further.get(condition.label(), self.target)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,7 @@ class StudyTasks:
                 if rival.measurement is not None and rival.key not in names
             },
             calibration=self.calibrations[condition.label()],
-            target=self.resources.target,
+            target=self.resources.target_of(condition),
             seconds=self.resources.timing_s,
             is_brief=is_brief,
         )
@@ -124,15 +130,23 @@ class StudyTasks:
 
 
 def describe_target(manifest: Manifest, target: str) -> str:
-    """Returns kind, number and model of the devices of a search, such as `cuda (2 x NVIDIA H200)`."""
-    count, model = len(devices_of(target)), manifest.device.model
+    """Returns kind, number and model of the devices of a search, such as `cuda (2 x NVIDIA H200)`.
+
+    Further targets follow: `cuda (NVIDIA H200), cpu (Intel Xeon, 8 cores)`.
+    """
+    count, objective = len(devices_of(target)), manifest.objective
     is_timed_here = manifest.speeds is None
-    return f"{manifest.objective.device} ({f'{count} x ' * (count > 1 and is_timed_here)}{model})"
+    found = [f"{objective.device} ({f'{count} x ' * (count > 1 and is_timed_here)}{manifest.device.model})"]
+    for condition in manifest.conditions:
+        if is_timed_here and not condition.shares_target(objective):
+            found.append(f"{condition.device} ({manifest.calibrations[condition.label()].device.model})")
+    return ", ".join(dict.fromkeys(found))
 
 
 def calibration_of(condition: Condition, resources: Resources) -> Time:
-    """Returns a task that times only the reference, on the first device of the target."""
-    return Time(condition=condition, target=devices_of(resources.target)[0], seconds=resources.timing_s)
+    """Returns a task that times only the reference, on the first device of the condition's target."""
+    device = devices_of(resources.target_of(condition))[0]
+    return Time(condition=condition, target=device, seconds=resources.timing_s)
 
 
 def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:

@@ -1,0 +1,434 @@
+"""Searches on several targets: each network is timed on all of them and trained once, and each target has its front."""
+
+import dataclasses
+import json
+
+import pytest
+from builders import fresh
+
+from hilo_nas.cli.app import main
+from hilo_nas.errors import DeviceError, NotEnoughMemoryError, StudyMismatchError, UsageError
+from hilo_nas.evaluation import Inspect
+from hilo_nas.events import SearchStarted
+from hilo_nas.measurement.fields import to_plain
+from hilo_nas.report.study_comparison import compare_studies
+from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
+from hilo_nas.searching.configuration.resolve import config_of
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import FITS, Subject
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored_study import open_study, open_view
+from hilo_nas.surrogate.observations import know_networks
+from hilo_nas.testing import FakeAnswers, FakeEvaluator
+
+PLAIN = {"space": "litv2_digits", "sampler": "random", "reduction_factor": 0.0, "remeasure": False}
+CPU = "cpu-b32-32px-fp32-fused-t2"
+CARD = "cuda-b32-32px-fp32-fused"
+OTHER_CARD = "cuda-other-card-b32-32px-fp32-fused"
+MACHINE = {"cpu": "fake, 2 cores", "cuda:0": "fake card", "cuda:1": "other card"}
+
+
+class Answers(FakeAnswers):
+    """A machine with a CPU and two cards of different models. A network that is fast on one target is slow on another.
+
+    Args:
+        models: Model of each device by name.
+        drivers: Version of the driver by model.
+        before: Called with each task; may raise.
+    """
+
+    def __init__(self, models=None, *, drivers=None, before=lambda task: None):
+        super().__init__()
+        self.models, self.drivers, self.before = models or MACHINE, drivers or {}, before
+
+    def __call__(self, task):
+        self.before(task)
+        if isinstance(task, Inspect) and self._name(task.target or "cpu") not in self.models:
+            raise DeviceError(f"this machine has no device {task.target}")
+        return super().__call__(task)
+
+    def identity_of(self, device):
+        identity = super().identity_of(device)
+        model = self.models[self._name(device)]
+        driver = self.drivers.get(model, identity.driver)
+        return dataclasses.replace(identity, model=model, driver=driver, serial=self._name(device))
+
+    def speed_on(self, subject, device):
+        own = super().speed_on(subject, device)
+        return {"fake, 2 cores": own, "fake card": 1e6 / own, "other card": 2 * own}[self.models[self._name(device)]]
+
+    def _name(self, device):
+        return "cuda:0" if device == "cuda" else device
+
+
+def search(answers=None, emit=lambda event: None, **options):
+    evaluator = FakeEvaluator(answers or Answers())
+    options = {**PLAIN, "study": "demo", "device": "cpu", "also": ("device=cuda:0",), "trials": 8, **options}
+    return run_search(SearchConfig.of(**options), emit, evaluator=evaluator)[0], evaluator
+
+
+def resume(answers=None, **options):
+    evaluator = FakeEvaluator(answers or Answers())
+    config = SearchConfig.of(**{"study": "demo", "remeasure": False, "trials": 2, **options})
+    return run_search(config, lambda event: None, evaluator=evaluator)[0], evaluator
+
+
+def tasks_of(evaluator, kind):
+    return [task for task in evaluator.submitted if task.kind == kind]
+
+
+def numbers(records):
+    return [record.number for record in records]
+
+
+def test_each_network_is_timed_on_each_target_and_trained_once():
+    study, evaluator = search()
+    records = fresh(study).records
+    assert len(records) == 8
+    for record in records:
+        found = record.measurements_by_condition()
+        assert list(found) == [CPU, CARD]
+        assert [own.device.model for own in found.values()] == ["fake, 2 cores", "fake card"]
+    legs = [(Subject.from_dict(task.subject).key, task.until) for task in tasks_of(evaluator, "score")]
+    assert len({*legs}) == len(legs)  # one training each, in parts up to each rung
+    assert {key for key, _ in legs} == {record.key for record in records}
+    assert {task.target for task in tasks_of(evaluator, "score")} == {"cpu"}
+    timed = {(task.condition.label(), task.target) for task in tasks_of(evaluator, "time")}
+    assert timed == {(CPU, "cpu"), (CARD, "cuda:0")}
+
+
+def test_the_manifest_holds_the_identity_of_each_target_and_reads_back():
+    study, _ = search()
+    manifest = study.manifest
+    assert [manifest.calibrations[label].device.model for label in (CPU, CARD)] == ["fake, 2 cores", "fake card"]
+    assert Manifest.from_yaml(manifest.to_yaml()).to_yaml() == manifest.to_yaml()
+    assert "model: other" not in manifest.to_yaml()
+
+
+def test_conditions_on_two_models_of_one_kind_have_different_labels():
+    study, _ = search(device="cuda:0", also=("device=cuda:1", "device=cuda:1,batch_size=1", "device=cpu"))
+    labels = [condition.label() for condition in study.manifest.conditions]
+    assert labels == [CARD, OTHER_CARD, "cuda-other-card-b1-32px-fp32-fused", CPU]
+    assert Manifest.from_yaml(study.manifest.to_yaml()).conditions == study.manifest.conditions
+    (record, *_) = fresh(study).records
+    assert [own.condition.model for own in record.measurements] == [None, "other card", "other card", None]
+    assert [own.device.model for own in record.measurements][1::2] == ["other card", "fake, 2 cores"]
+
+
+def test_an_equal_card_is_no_other_target():
+    answers = Answers({"cuda:0": "fake card", "cuda:1": "fake card"})
+    study, evaluator = search(answers, device="cuda:0", also=("device=cuda:1,batch_size=1",))
+    assert [condition.model for condition in study.manifest.conditions] == [None, None]
+    assert {task.target for task in tasks_of(evaluator, "time")} == {"cuda:0"}
+    with pytest.raises(UsageError, match="must differ from the objective"):
+        search(answers, study="same", device="cuda:0", also=("device=cuda:1",))
+
+
+def test_a_search_names_all_its_devices_at_the_start():
+    events = []
+    search(emit=events.append, trials=1)
+    (started,) = [event for event in events if isinstance(event, SearchStarted)]
+    assert started.device == "cpu (fake, 2 cores), cuda (fake card)"
+
+
+def test_each_target_has_its_front():
+    study, _ = search(trials=12)
+    own, card = study.front(), study.front("cuda")
+    assert numbers(own.members) != numbers(card.members)
+    assert card.condition == CARD
+    view = open_view("demo@cuda")
+    assert view.title == f"demo@{CARD}"
+    assert numbers(view.front().members) == numbers(card.members)
+    assert {record.measurement.device.model for record in view.records} == {"fake card"}
+    assert {record.measurement.device.model for record in fresh(study).records} == {"fake, 2 cores"}
+    assert numbers(view.front("cpu").members) == numbers(own.members)
+
+
+def test_a_view_of_a_study_is_never_written():
+    search(trials=1)
+    view = open_view("demo@cuda")
+    with pytest.raises(AssertionError, match="must not be written"):
+        view.write(view.records[0])
+    with pytest.raises(AssertionError, match="must not be written"):
+        view.write_manifest(view.manifest)
+
+
+def test_an_unknown_condition_is_refused():
+    search(trials=1)
+    for name in ("demo@mps", "demo@c", "demo@"):
+        with pytest.raises(UsageError, match=f"condition must be one of {CPU}, {CARD}"):
+            open_view(name)
+
+
+def test_limits_hold_on_their_target():
+    study, _ = search(also=("device=cuda:0,min_images_per_s=2000",), trials=6)
+    name = f"images_per_s@{CARD}"
+    assert study.manifest.limits == {name: 2000.0}
+    records = fresh(study).records
+    kept = [record for record in records if record.measurements_by_condition()[CARD].images_per_s >= 2000]
+    assert 0 < len(kept) < len(records)
+    assert {record.number for record in records if record.state == TrialState.COMPLETE} == {*numbers(kept)}
+    ruled_out = next(record for record in records if record.state == TrialState.INFEASIBLE)
+    assert f"at {CARD}" in ruled_out.reason
+    assert open_view("demo@cuda").manifest.limits_in_force["images_per_s"] == 2000.0
+
+
+def test_a_network_that_does_not_fit_on_one_target_is_infeasible():
+    def refuse(task):
+        if task.kind == "time" and len(task.entries) == 1 and task.target == "cuda:0":
+            raise NotEnoughMemoryError("it needs 3 GiB")
+
+    study, evaluator = search(Answers(before=refuse), trials=2)
+    assert {record.state for record in study.records} == {TrialState.INFEASIBLE}
+    assert all(FITS in record.violations for record in study.records)
+    assert tasks_of(evaluator, "score") == []
+
+
+def test_a_resumed_search_finds_the_devices_by_their_identity():
+    study, _ = search(also=("device=cuda:1",))
+    assert study.manifest.conditions[1].label() == CARD  # the first target of this kind, so it needs no model
+    study, evaluator = resume()
+    assert len(study.records) == 10
+    assert {task.target for task in tasks_of(evaluator, "time") if task.condition.device == "cuda"} == {"cuda:1"}
+    swapped = {"cpu": "fake, 2 cores", "cuda:0": "other card"}
+    study, evaluator = resume(Answers(swapped))
+    assert len(study.records) == 12
+    assert {task.target for task in tasks_of(evaluator, "time") if task.condition.device == "cuda"} == {"cuda"}
+    assert all({*record.measurements_by_condition()} == {CPU, CARD} for record in study.records)
+
+
+def test_a_resumed_search_may_name_the_devices_again():
+    search(device="cuda:0", also=("device=cuda:1",))
+    study, _ = resume(device="cuda:0", also=("device=cuda:1",))
+    assert len(study.records) == 10
+    with pytest.raises(StudyMismatchError, match=r"timing.also: \['cuda-other-card-.* in the study, \['cpu-"):
+        resume(device="cuda:0", also=("device=cpu",))
+
+
+def test_a_missing_target_is_refused_with_its_model_and_the_way_out():
+    search()
+    with pytest.raises(DeviceError) as caught:
+        resume(Answers({"cpu": "fake, 2 cores", "cuda:0": "other card"}))
+    text = str(caught.value)
+    assert f"this machine has no cuda device fake card for {CARD}; it has cuda (other card)" in text
+    assert "hilo-nas remeasure --device" in text
+
+
+def test_a_target_that_differs_is_refused_with_the_difference():
+    search()
+    with pytest.raises(StudyMismatchError, match=f"device driver at {CARD}: '1' in the study, '2' now"):
+        resume(Answers(drivers={"fake card": "2"}))
+    with pytest.raises(StudyMismatchError, match="device model at"):
+        resume(also=("device=cuda:1",))
+
+
+def test_devices_of_one_model_that_differ_otherwise_are_no_two_targets():
+    class OtherHost(Answers):
+        def identity_of(self, device):
+            host = "another host" if device == "cuda:1" else "this host"
+            return dataclasses.replace(super().identity_of(device), host=host)
+
+    answers = OtherHost({"cuda:0": "fake card", "cuda:1": "fake card"})
+    with pytest.raises(UsageError, match=r"two targets must differ in kind or model, .* differ in host"):
+        search(answers, device="cuda:0", also=("device=cuda:1,batch_size=1",))
+
+
+def test_a_missing_device_is_refused_before_there_is_a_study():
+    with pytest.raises(DeviceError, match="no device cuda:2"):
+        search(also=("device=cuda:2",))
+    with pytest.raises(DeviceError, match=r"device=cuda,model=nvidia-l4 must name .* cuda \(fake-card\), cuda:1"):
+        search(also=("device=cuda,model=NVIDIA L4",))
+
+
+def test_the_configuration_of_a_study_creates_another_one():
+    study, _ = search(device="cuda:0", also=("device=cuda:1,batch_size=1,max_latency_ms=900", "device=cpu"))
+    config = config_of(study.manifest)
+    assert config.timing.also == (
+        "device=cuda,model=other-card,batch_size=1,max_latency_ms=900.0",
+        "device=cpu,threads=2",
+    )
+    again = config.replace({"study.name": "again", "search.until_trials": 1, "timing.remeasure": False})
+    found, _ = run_search(again, lambda event: None, evaluator=FakeEvaluator(Answers()))
+    assert found.manifest.conditions == study.manifest.conditions
+    assert found.manifest.limits == study.manifest.limits
+
+
+def test_equal_cards_stay_one_target_beside_a_further_one():
+    answers = Answers({"cpu": "fake, 2 cores", "cuda:0": "fake card", "cuda:1": "fake card"})
+    study, evaluator = search(answers, device="cuda:0,cuda:1", also=("device=cpu",), trials=10)
+    assert len({record.key for record in study.records}) == 10
+    assert all({*record.measurements_by_condition()} == {CARD, CPU} for record in study.records)
+    trainings = [run for run in evaluator.runs if run.task.kind == "score"]
+    assert {run.device for run in trainings} == {"cuda:0", "cuda:1"}
+    assert any(
+        one.begins < other.ends and other.begins < one.ends
+        for i, one in enumerate(trainings)
+        for other in trainings[:i]
+        if one.device != other.device
+    )
+
+
+def test_the_models_of_the_sampler_learn_the_speeds_of_the_objective_only():
+    study, _ = search(sampler="hilo", trials=14)
+    speeds = {record.key: record.measurements_by_condition()[CPU].images_per_s for record in study.records}
+    for network in know_networks(study.records, study.manifest):
+        if network.log_speed is not None:
+            assert 2.718281828459045**network.log_speed == pytest.approx(speeds[network.key])
+
+
+def test_a_study_with_further_targets_copies_no_timing_without_the_objective():
+    search(device="cuda:0", also=())
+    study, evaluator = search(study="both", reuse="demo", trials=1)
+    assert len(tasks_of(evaluator, "score")) < 8  # most networks keep their scores
+    for record in fresh(study).records:
+        assert record.measurement.device.model == "fake, 2 cores"
+        assert {*record.measurements_by_condition()} == {CPU, CARD}
+
+
+def test_remeasuring_times_all_networks_on_both_targets():
+    search()
+    evaluator = FakeEvaluator(Answers())
+    study = run_remeasure(RemeasureRequest(study="demo", everything=True), lambda event: None, evaluator=evaluator)
+    together = {(task.condition.label(), task.target) for task in tasks_of(evaluator, "time") if len(task.entries) == 8}
+    assert together == {(CPU, "cpu"), (CARD, "cuda")}
+    assert all(len(record.measurements) == 4 for record in study.records)
+
+
+def test_the_end_of_a_search_times_the_front_of_each_target_in_shared_rounds():
+    study, _ = search(remeasure=True)
+    for label in (CPU, CARD):
+        cohorts = {record.measurements_by_condition()[label].cohort for record in study.front(label).members}
+        assert len(cohorts) == 1
+
+
+def test_contended_timings_of_a_target_wait_for_a_quiet_moment_of_that_target():
+    class Loaded(Answers):
+        """Other programs use the CPU during timings of single networks on it."""
+
+        def __call__(self, task):
+            found = super().__call__(task)
+            if task.kind != "time" or task.target != "cpu" or len(task.entries) != 1:
+                return found
+            state = {"cores": 2, "others_cores": 1.5, "quietest": {"others_cores": 1.5}, "with": []}
+            timed = {name: dataclasses.replace(own, device_state=state) for name, own in found.measurements.items()}
+            return dataclasses.replace(found, measurements=timed)
+
+    study, evaluator = search(Loaded(), device="cuda:0", also=("device=cpu",), remeasure=True)
+    looks = [task for task in evaluator.submitted if task.kind == "inspect" and task.watch is not None]
+    assert {(task.target, task.watch.label()) for task in looks} == {("cpu", CPU)}
+    again = [task for task in tasks_of(evaluator, "time") if task.condition.label() == CPU and len(task.entries) > 1]
+    assert {task.target for task in again} == {"cpu"}
+    assert any(record.measurements_by_condition()[CPU].contention is None for record in study.records)
+
+
+def test_a_changed_driver_of_one_target_times_all_networks_again():
+    search()
+    evaluator = FakeEvaluator(Answers(drivers={"fake card": "2"}))
+    study = run_remeasure(RemeasureRequest(study="demo"), lambda event: None, evaluator=evaluator)
+    assert study.manifest.calibrations[CARD].device.driver == "2"
+    resumed, _ = resume(Answers(drivers={"fake card": "2"}))
+    assert len(resumed.records) == 10
+
+
+def test_a_study_for_another_device_has_the_conditions_of_the_objective():
+    search(also=("device=cuda:0,max_latency_ms=9000", "batch_size=1,max_latency_ms=9000"))
+    request = RemeasureRequest(study="demo", device="cuda:1", into="moved")
+    moved = run_remeasure(request, lambda event: None, evaluator=FakeEvaluator(Answers()))
+    labels = [condition.label() for condition in moved.manifest.conditions]
+    assert labels == [CARD, "cuda-b1-32px-fp32-fused"]
+    assert moved.manifest.limits == {"latency_ms@cuda-b1-32px-fp32-fused": 9000.0}
+    assert moved.manifest.device.model == "other card"
+
+
+def test_a_study_with_copied_timings_has_the_targets_of_their_study():
+    search(proxy="none", sampler=None, reduction_factor=None)
+    config = SearchConfig.of(
+        study="trained", speeds="demo", reduction_factor=0.0, trials=3, also=("device=cuda:3,min_images_per_s=1",)
+    )
+    evaluator = FakeEvaluator(Answers())
+    study, _ = run_search(config, lambda event: None, evaluator=evaluator)
+    assert [condition.label() for condition in study.manifest.conditions] == [CPU, CARD]
+    assert study.manifest.limits == {f"images_per_s@{CARD}": 1.0}
+    assert tasks_of(evaluator, "time") == []
+    again, _ = run_search(
+        SearchConfig.of(study="trained", trials=1), lambda event: None, evaluator=FakeEvaluator(Answers())
+    )
+    assert sum(record.state == TrialState.COMPLETE for record in again.records) == 4
+
+
+@pytest.fixture
+def two_targets(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    return search(trials=12)[0]
+
+
+def test_compare_names_who_changes_rank_between_the_targets(two_targets, capsys):
+    assert main(["compare", "demo"]) == 0
+    text = capsys.readouterr().out
+    view = open_view("demo@cuda")
+    found, back = compare_studies(two_targets, view), compare_studies(view, two_targets)
+    assert found.speed_tau == pytest.approx(-1)  # the fastest network of one target is the slowest of the other
+    assert f"{found.networks} networks of demo are complete. Kendall's tau of their speeds: -1.00." in text
+    assert f"{CPU} on fake, 2 cores\n{CARD} on fake card\n" in text
+    for own, names in ((found, (CPU, CARD)), (back, (CARD, CPU))):
+        kept = f"{100 * (1 - own.hypervolume_loss):.1f} % of the hypervolume"
+        assert f"Chosen at {names[0]} and used at {names[1]}, a front keeps {kept}" in text
+        only = ", ".join(str(number) for number in own.front if number not in own.chosen)
+        assert f"Only at {names[1]}: {only}." in text
+    assert f"1 -> {found.networks}" in text
+    assert main(["compare", "demo", "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["conditions"] == [CPU, CARD]
+    assert row["there"] == json.loads(json.dumps(to_plain(found)))
+    assert main(["compare", "demo", "demo@cuda"]) == 0
+    assert "trials " in capsys.readouterr().out
+
+
+def test_compare_needs_a_second_condition(capsys):
+    search(also=())
+    assert main(["compare", "demo"]) == 2
+    assert f"has only {CPU}. Name a second study" in " ".join(capsys.readouterr().err.split())
+
+
+def test_commands_show_the_front_of_a_target(two_targets, tmp_path, capsys):
+    card = numbers(two_targets.front("cuda").members)
+    assert main(["front", "demo"]) == 0
+    assert f"The front of fake card: hilo-nas front demo@{CARD}" in capsys.readouterr().out
+    assert main(["front", "demo@cuda"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"demo@{CARD}: {len(card)} of 12 scored networks")
+    assert f"images/s: {CARD} on fake card" in text
+    assert main(["front", "demo@cuda", "--format", "json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["condition"], [row["number"] for row in content["front"]]) == (CARD, card)
+    assert main(["front", "demo@cuda", "--format", "csv"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [int(row.split(",")[0]) for row in rows[1 : len(card) + 1]] == card
+    fastest = max(own.images_per_s for own in two_targets.front("cuda").points.values())
+    assert main(["front", "demo@cuda", "--min-images-per-s", f"{0.9 * fastest:.0f}"]) == 0
+    assert f"trial {card[0]} is recommended" in capsys.readouterr().out
+    assert main(["front", "demo@cuda", "--predicted"]) == 2
+    assert "hilo-nas front demo --predicted" in capsys.readouterr().err
+    assert main(["status", "demo"]) == 0
+    text = capsys.readouterr().out
+    assert f"{CARD} on fake card" in text
+    assert f"{CARD}: trial {', '.join(map(str, card))}" in text
+    out = tmp_path / "out"
+    assert main(["export", "demo@cuda", "--knee", "-o", str(out)]) == 0
+    assert CARD in (out / "train.yaml").read_text("utf-8")
+    assert open_study("demo").manifest.space.hash() in (out / "provenance.yaml").read_text("utf-8")
+
+
+def test_csv_files_mark_the_front_of_each_target(two_targets):
+    card = numbers(two_targets.front("cuda").members)
+    header, *rows = (two_targets.path / "trials.csv").read_text("utf-8").splitlines()
+    column = header.split(",").index(f"on_front@{CARD}")
+    assert [int(row.split(",")[0]) for row in rows if row.split(",")[column] == "True"] == sorted(card)
+
+
+def test_a_report_shows_the_front_of_each_target(two_targets, tmp_path):
+    path = tmp_path / "report.html"
+    assert main(["report", "demo", "-o", str(path)]) == 0
+    text = path.read_text("utf-8")
+    assert f'"name":"demo@{CARD}"' in text
+    assert "hilo-nas export demo --trial" in text
