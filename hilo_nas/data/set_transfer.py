@@ -143,7 +143,7 @@ class IncomingSet:
                 file.write(piece[1])
         if self._is_given_up or not (folder / _META).is_file() or _digest(folder) != self._digest:
             raise StorageError(
-                f"the image set {self._name} did not arrive whole. Run the search again to send it anew."
+                f"the image set {self._name} did not arrive whole. Run the search again to send it once more."
             )
 
 

@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -44,7 +45,7 @@ _OWN_CODE = "hilo_nas."
 
 
 class Host(Evaluator, Protocol):
-    """Evaluator that can take over prepared objects of another one, as `LocalEvaluator` can."""
+    """Evaluator that can adopt prepared objects of another one, as `LocalEvaluator` can."""
 
     def describe_prepared(self, reference: str) -> Any:
         """Returns a prepared object as plain data."""
@@ -114,8 +115,8 @@ class Place:
 
     @_answers
     def describe(self) -> dict[str, Any]:
-        """Returns the versions of this node's software, and the folders from which Python imports."""
-        return {"versions": versions(), "python_path": list(sys.path)}
+        """Returns the versions of this node's software, the process ID, and the folders from which Python imports."""
+        return {"versions": versions(), "pid": os.getpid(), "python_path": list(sys.path)}
 
     def submit(self, id: str, text: str, checkpoint: bytes | None = None) -> None:
         """Queues a task. An invalid task gives a message of its failure.

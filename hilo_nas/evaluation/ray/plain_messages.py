@@ -1,4 +1,4 @@
-"""Messages of an evaluator as JSON, for the way between a place and the driver."""
+"""Messages of an evaluator as JSON, which a place sends to the driver."""
 
 from __future__ import annotations
 

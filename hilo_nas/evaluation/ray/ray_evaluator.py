@@ -192,7 +192,7 @@ class RayEvaluator:
         return self._named(task.target) if isinstance(task, Score | Prepare) and task.target else self._seats.all
 
     def _named(self, target: str) -> list[Seat]:
-        """Returns the seats of a target. The name of a kind of device stands for all of that kind."""
+        """Returns the seats of a target. The name of a kind of device means all of that kind."""
         names = devices_of(target)
         return [seat for seat in self._seats.all if seat.name in names or seat.kind in names]
 
