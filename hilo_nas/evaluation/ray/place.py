@@ -29,7 +29,6 @@ from hilo_nas.evaluation.local_evaluator import LocalEvaluator
 from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, blame_of
 from hilo_nas.evaluation.ray.plain_messages import message_to_json, plain_error
 from hilo_nas.evaluation.tasks import Prepare, Score, Task, task_from_dict
-from hilo_nas.study.records import write_atomically
 from hilo_nas.versions import versions
 
 __all__ = ["Host", "Place", "local_host"]
@@ -131,9 +130,7 @@ class Place:
                 task = task_from_dict(json.loads(text))
                 _check(task)
                 if isinstance(task, Score) and task.checkpoint is not None and checkpoint is not None:
-                    path = self._checkpoints.path_of(task.checkpoint)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomically(path, bytes(checkpoint))
+                    self._checkpoints.write(task.checkpoint, bytes(checkpoint))
                 self._tasks[self._host.submit(task)] = id, task
             except Exception as error:
                 failed = Failed(id=id, error=error, blame=blame_of(error), seconds=0.0)
@@ -237,10 +234,8 @@ class Place:
             if isinstance(task, Prepare) and message.result.reference is not None:
                 extra["prepared"] = self._host.describe_prepared(message.result.reference)
             if isinstance(task, Score) and task.checkpoint is not None:
-                path = self._checkpoints.path_of(task.checkpoint)
-                with contextlib.suppress(FileNotFoundError):
-                    content = path.read_bytes()
-                    path.unlink()
+                content = self._checkpoints.read(task.checkpoint)
+                self._checkpoints.path_of(task.checkpoint).unlink(missing_ok=True)
         if isinstance(message, Finished | Failed):
             del self._tasks[message.id]
         text = message_to_json(message, task, **extra)

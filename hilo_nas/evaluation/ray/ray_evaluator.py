@@ -27,7 +27,6 @@ from hilo_nas.evaluation.ray.seats import Prepared, Seat, Seats
 from hilo_nas.evaluation.tasks import Count, DeviceReport, Inspect, Prepare, Score, Task, Time
 from hilo_nas.events import Notice
 from hilo_nas.measurement import ALL_CUDA, devices_of
-from hilo_nas.study.records import write_atomically
 
 __all__ = ["RayEvaluator"]
 
@@ -78,6 +77,8 @@ class RayEvaluator:
         """Tasks of the driver's machine, by the ID of its evaluator."""
         self._prepared: dict[str, Prepared] = {}
         self._outbox: list[Message] = []
+        self._target: tuple[str, ...] = ()
+        """Names of the devices of the target that was inspected last."""
         self._is_closed = False
 
     def submit(self, task: Task[Any]) -> str:
@@ -123,11 +124,10 @@ class RayEvaluator:
 
     def slots(self, kind: str) -> int:
         """Returns the number of parallel tasks of a kind: the number of places that do such tasks."""
+        own = [seat for seat in self._seats.all if not self._target or seat.name in self._target]
         if kind == Score.kind:
-            return max(1, sum(seat.trains for seat in self._seats.all))
-        if kind in (Time.kind, Count.kind):
-            return max(1, sum(seat.times for seat in self._seats.all))
-        return 1
+            return max(1, sum(seat.trains for seat in (own if self._wishes.train_on is None else self._seats.all)))
+        return max(1, sum(seat.times for seat in own)) if kind in (Time.kind, Count.kind) else 1
 
     def devices(self) -> list[DeviceReport]:
         """Returns the reports of the devices that were inspected so far."""
@@ -199,6 +199,8 @@ class RayEvaluator:
     def _assign(self) -> None:
         """Starts queued tasks on free seats, the oldest first."""
         for job in list(self._queue):
+            if job not in self._queue:
+                continue  # the failure of another one removed it
             fitting = self._fitting(job)
             seat = next((seat for seat in fitting if seat.is_free), None)
             if not fitting:
@@ -258,20 +260,16 @@ class RayEvaluator:
         """Returns the content of the checkpoint from which a training resumes; None if there is none."""
         if self._checkpoints is None or not isinstance(task, Score) or task.checkpoint is None:
             return None
-        with contextlib.suppress(FileNotFoundError):
-            return self._checkpoints.path_of(task.checkpoint).read_bytes()
-        return None
+        return self._checkpoints.read(task.checkpoint)
 
     def _write_checkpoint(self, job: Job, content: bytes | None) -> None:
         """Writes the checkpoint that a training returned. A failure is a warning, because the score is valid."""
         task = job.task
         if self._checkpoints is None or not isinstance(task, Score) or not task.checkpoint or content is None:
             return
-        path = self._checkpoints.path_of(task.checkpoint)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
-        except (OSError, StorageError) as error:
+            self._checkpoints.write(task.checkpoint, content)
+        except StorageError as error:
             text = f"{error} The search continues without this checkpoint"
             self._outbox.append(Progress(id=job.id, event=Notice(level="warning", text=text)))
 
@@ -445,6 +443,7 @@ class RayEvaluator:
             timing = self._without_copies([seat for seat in ordered if seat.times])
             training = self._without_copies([seat for seat in ordered if seat.trains])
             result = join_seats(timing, training, whole, trains_elsewhere=self._wishes.train_on is not None)
+            self._target = devices_of(result.target)
         except HiloNasError as error:
             self._outbox.append(Failed(id=whole.id, error=error, blame=blame_of(error), seconds=0.0))
             return
@@ -453,15 +452,9 @@ class RayEvaluator:
         self._outbox.append(Finished(id=whole.id, result=result, seconds=seconds))
 
     def _without_copies(self, seats: Sequence[Seat]) -> list[Seat]:
-        """Returns the seats whose devices are different ones. The others are two nodes on one host, and are removed."""
-        known: dict[tuple[str, str], Seat] = {}
-        for seat in seats:
-            assert seat.report is not None, "the device must have been inspected"
-            first = known.setdefault((seat.kind, seat.report.identity.serial), seat)
-            if first is not seat and seat in self._seats.all:
-                self._seats.notices.append(f"{seat.name} is not used: it is the same device as {first.name}")
-                if (job := seat.job) is not None:  # another place repeats its task
-                    job.seat, seat.job = None, None
-                    self._queue.insert(0, job)
-                self._seats.remove(seat)
-        return list(known.values())
+        """Returns the seats whose devices are different ones. The others are removed, and their tasks run elsewhere."""
+        kept, copies = self._seats.drop_copies(seats)
+        for job in [seat.job for seat in copies if seat.job is not None]:
+            job.seat = None
+            self._queue.insert(0, job)
+        return kept

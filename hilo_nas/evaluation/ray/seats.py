@@ -169,6 +169,25 @@ class Seats:
         seat.place, seat.starting, seat.poll = None, None, None
         self.all = [other for other in self.all if other is not seat]
 
+    def drop_copies(self, seats: Sequence[Seat]) -> tuple[list[Seat], list[Seat]]:
+        """Returns the seats with different devices, and those that are removed because their device has a seat.
+
+        Such seats are on two nodes of one host.
+
+        Args:
+            seats: Seats whose devices were inspected.
+        """
+        known: dict[tuple[str, str], Seat] = {}
+        copies = []
+        for seat in seats:
+            assert seat.report is not None, "the device must have been inspected"
+            first = known.setdefault((seat.kind, seat.report.identity.serial), seat)
+            if first is not seat and seat in self.all:
+                self.notices.append(f"{seat.name} is not used: it is the same device as {first.name}")
+                self.remove(seat)
+                copies.append(seat)
+        return list(known.values()), copies
+
     def ask(self, seat: Seat, method: str, *arguments: Any) -> Any:
         """Returns the result of a method of a place.
 
