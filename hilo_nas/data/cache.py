@@ -146,6 +146,8 @@ def add_set(cache_dir: Path, name: str, fill: Callable[[Path], None], heartbeat_
             build_dir.mkdir()
             try:
                 fill(build_dir)
+                if load_entry(build_dir) is None or not is_intact(build_dir):
+                    raise StorageError(f"the image set {name} was damaged on its way. Run the command again.")
                 return _publish(build_dir, target)
             finally:
                 ownership.remove_folder(build_dir)
