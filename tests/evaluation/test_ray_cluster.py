@@ -188,7 +188,6 @@ def test_without_a_cluster_the_way_out_is_named(tmp_path):
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "1"},
         capture_output=True,
         text=True,
         timeout=120,

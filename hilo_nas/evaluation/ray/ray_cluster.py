@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -23,6 +24,9 @@ __all__ = ["RayCluster", "RayPlace"]
 _LOCAL = "local"
 _CALLS_AT_ONCE = 8
 """Number of methods of a place that may run at the same time: a wait for messages, and others meanwhile."""
+_REACH_S = 10.0
+_MOST_SIGNS = 200
+"""Maximum number of characters of an error of Ray in a message."""
 _START = "Start one with `ray start --head`, or set evaluator.address to HOST:PORT."
 
 
@@ -119,6 +123,8 @@ class RayCluster:
             options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             cpus, gpus = resources.pop("CPU", None), resources.pop("GPU", None)
             options |= {"num_cpus": cpus, "num_gpus": gpus, "resources": resources or None}
+        else:
+            _check_reachable(address)
         job = self._ray.job_config.JobConfig()
         job._py_driver_sys_path = _NoPaths()
         try:
@@ -196,6 +202,28 @@ def _prepare_local_start() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _check_reachable(address: str) -> None:
+    """Checks that something listens at the address of a cluster. Without it, Ray ends the whole process.
+
+    Raises:
+        UsageError: There is no cluster, or it cannot be reached.
+    """
+    from ray._private import services
+
+    try:
+        found = str(services.canonicalize_bootstrap_address(_named(address)))
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, ValueError) as error:
+        fault = " ".join(str(error).split())[:_MOST_SIGNS].rstrip(".")
+        raise UsageError(f"there is no usable Ray cluster at {address}: {fault}. {_START}") from error
+
+
+def _named(address: str) -> str:
+    """Returns an address, or that of Ray's environment variable instead of `auto`."""
+    return os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
 
 
 def _last_line(error: BaseException) -> str:
