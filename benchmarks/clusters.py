@@ -68,7 +68,7 @@ def kill_node(seconds: float, folder: Path) -> dict[str, Any]:
     """Returns the outcome of a search on three nodes of which one is killed."""
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     workers = [nodes.add_node(num_cpus=1) for _ in range(3)]
     evaluator = build_evaluator(RayCluster(nodes.address), folder, seconds)
     notices: list[str] = []

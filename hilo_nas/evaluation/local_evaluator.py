@@ -184,15 +184,16 @@ class LocalEvaluator:
         if self._checkpoints is not None:
             self._checkpoints.discard(references)
 
-    def describe_prepared(self, reference: str) -> Any:
-        """Returns a prepared object (`Preparation.reference`) as plain data, for `adopt` of another evaluator."""
-        return self._prepared[reference]
+    @property
+    def prepared(self) -> Mapping[str, Any]:
+        """Prepared objects as plain data by `Preparation.reference`, for `adopt` of another evaluator."""
+        return self._prepared
 
     def adopt(self, prepared: Any) -> str:
         """Adds a prepared object of another evaluator and returns its reference for tasks of this one.
 
         Args:
-            prepared: Result of `describe_prepared`. The folders of its image sets must exist on this machine.
+            prepared: A value of `prepared`. The folders of its image sets must exist on this machine.
         """
         return self._keep(prepared)
 

@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,10 @@ class SleepingHost:
         """Removes checkpoint files."""
         self._checkpoints.discard(references)
 
-    def describe_prepared(self, reference: str) -> Any:
-        """Returns a prepared object."""
-        return self._prepared[reference]
+    @property
+    def prepared(self) -> Mapping[str, Any]:
+        """Prepared objects by reference."""
+        return self._prepared
 
     def adopt(self, prepared: Any) -> str:
         """Adds a prepared object and returns its reference."""

@@ -55,8 +55,9 @@ class HomeWith(SleepingHost):
         super().__init__(folder, place="home", seconds=0.0)
         self.own = prepared
 
-    def describe_prepared(self, reference):
-        return self.own
+    @property
+    def prepared(self):
+        return {"fake": self.own}
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from hilo_nas.data.cache import default_cache_dir
 from hilo_nas.data.set_transfer import IncomingSet, find_copy
@@ -33,9 +33,6 @@ from hilo_nas.versions import versions
 
 __all__ = ["Host", "Place", "local_host"]
 
-Arguments = ParamSpec("Arguments")
-Value = TypeVar("Value")
-
 _SLICE_S = 0.25
 """Longest time for which a wait for messages keeps other calls waiting."""
 _PAUSE_S = 0.005
@@ -46,8 +43,9 @@ _OWN_CODE = "hilo_nas."
 class Host(Evaluator, Protocol):
     """Evaluator that can adopt prepared objects of another one, as `LocalEvaluator` can."""
 
-    def describe_prepared(self, reference: str) -> Any:
-        """Returns a prepared object as plain data."""
+    @property
+    def prepared(self) -> Mapping[str, Any]:
+        """Prepared objects as plain data, by reference."""
 
     def adopt(self, prepared: Any) -> str:
         """Adds a prepared object, as plain data, and returns its reference."""
@@ -72,15 +70,13 @@ def local_host(folder: Path, *, purpose: str, idle_timeout_s: float, place: str)
     )
 
 
-def _answers(
-    method: Callable[Concatenate[Place, Arguments], Value],
-) -> Callable[Concatenate[Place, Arguments], dict[str, Any]]:
+def _answers(method: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """Returns a method whose result or error is plain data: `{"value": ...}` or `{"error": {"kind", "message"}}`."""
 
     @functools.wraps(method)
-    def answer(self: Place, *given: Arguments.args, **named: Arguments.kwargs) -> dict[str, Any]:
+    def answer(*given: Any) -> dict[str, Any]:
         try:
-            return {"value": method(self, *given, **named)}
+            return {"value": method(*given)}
         except Exception as error:
             return {"error": plain_error(error)}
 
@@ -232,7 +228,7 @@ class Place:
         content = None
         if isinstance(message, Finished):
             if isinstance(task, Prepare) and message.result.reference is not None:
-                extra["prepared"] = self._host.describe_prepared(message.result.reference)
+                extra["prepared"] = self._host.prepared[message.result.reference]
             if isinstance(task, Score) and task.checkpoint is not None:
                 content = self._checkpoints.read(task.checkpoint)
                 self._checkpoints.path_of(task.checkpoint).unlink(missing_ok=True)

@@ -305,7 +305,7 @@ class RayEvaluator:
                 self._at_home = {id: other for id, other in self._at_home.items() if other is not job}
             if isinstance(message, Finished) and message.result.reference is not None:
                 home = message.result.reference
-                reference = self._keep(self._home.describe_prepared(home), home)
+                reference = self._keep(self._home.prepared[home], home)
                 message = dataclasses.replace(message, result=dataclasses.replace(message.result, reference=reference))
             self._outbox.append(message)
 
