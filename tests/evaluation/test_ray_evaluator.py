@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 
 import pytest
 from builders import build_arch, build_calibration, build_condition, build_plan, fresh
@@ -357,6 +361,8 @@ def test_functions_of_a_user_do_not_travel(build):
         (Prepare(images={"source": "mine.py:images"}), "reads no images"),
         (Prepare(proxy=PLAN, source="mine.py:score"), "runs no functions"),
         (Prepare(), "names none"),
+        (Count(subject={"function": "os:system", "arguments": {}}, img_size=32, num_classes=10), "got 'os:system'"),
+        (Time(condition=CONDITION, reference={"function": "os:system", "arguments": {}}), "got 'os:system'"),
     ],
 )
 def test_a_place_refuses_what_would_run_code_or_read_sources(task, message):
@@ -372,6 +378,19 @@ def test_a_place_refuses_what_would_run_code_or_read_sources(task, message):
 def test_a_place_runs_an_evaluator_of_this_package_only():
     with pytest.raises(UsageError, match="must be one of hilo-nas, but got 'os'"):
         Place(json.dumps({"host": "os:system", "arguments": {"command": "true"}}))
+
+
+def test_the_folders_of_killed_places_are_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [tmp_path / f"hilo-nas-place-{name}" for name in (f"{ended.pid}-a", f"{os.getpid()}-b", "c")]
+    for path in left:
+        path.mkdir()
+    place = Place(json.dumps({"host": HOST, "arguments": {"place": "p"}}))
+    assert [path.exists() for path in left] == [False, True, True]
+    place.close()
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in left[1:]}
 
 
 # Searches.

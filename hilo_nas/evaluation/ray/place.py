@@ -28,7 +28,8 @@ from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.local_evaluator import LocalEvaluator
 from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, blame_of
 from hilo_nas.evaluation.ray.plain_messages import message_to_json, plain_error
-from hilo_nas.evaluation.tasks import Prepare, Score, Task, task_from_dict
+from hilo_nas.evaluation.tasks import Count, Prepare, Score, Task, Time, task_from_dict
+from hilo_nas.processes import is_running
 from hilo_nas.versions import versions
 
 __all__ = ["Host", "Place", "local_host"]
@@ -36,6 +37,8 @@ __all__ = ["Host", "Place", "local_host"]
 _SLICE_S = 0.25
 """Longest time for which a wait for messages keeps other calls waiting."""
 _PAUSE_S = 0.005
+_FOLDER = "hilo-nas-place-"
+"""Start of the names of folders of places. The process ID follows."""
 _OWN_CODE = "hilo_nas."
 """Start of the names of modules whose functions may create a host."""
 
@@ -93,12 +96,13 @@ class Place:
 
     def __init__(self, options: str) -> None:
         fields = json.loads(options)
-        self._folder = Path(tempfile.mkdtemp(prefix="hilo-nas-place-"))
-        self._checkpoints = CheckpointFiles(self._folder / "checkpoints", budget_mib=math.inf)
         module, _, function = str(fields["host"]).partition(":")
         if not module.startswith(_OWN_CODE):
             raise UsageError(f"the evaluator of a place must be one of hilo-nas, but got {module!r:.80}")
         create = getattr(importlib.import_module(module), function)
+        _remove_left_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        self._checkpoints = CheckpointFiles(self._folder / "checkpoints", budget_mib=math.inf)
         self._host: Host = create(self._folder, **fields["arguments"])
         self._tasks: dict[str, tuple[str, Task[Any]]] = {}
         """ID of the driver and task, by the ID of the evaluator."""
@@ -250,6 +254,30 @@ def _check(task: Task[Any]) -> None:
             raise UsageError("a node of a cluster reads no images and runs no functions of a user. The driver does.")
         if task.proxy is None and not task.timm_names:
             raise RecordError("a task of the kind prepare must name a proxy or networks of timm, but names none")
+    names = [name for subject in _subjects_of(task) for key in ("function", "layer") if (name := subject.get(key))]
+    if foreign := [name for name in names if not str(name).startswith(_OWN_CODE)]:
+        raise UsageError(f"a node of a cluster builds networks with hilo-nas only, but got {foreign[0]!r:.80}")
     plan = task.plan if isinstance(task, Score) else task.proxy if isinstance(task, Prepare) else None
     if plan is not None and plan.declaration.has_source:
         raise UsageError(f"a node of a cluster runs no functions of a user, but the proxy is {plan.proxy}")
+
+
+def _subjects_of(task: Task[Any]) -> list[Mapping[str, Any]]:
+    """Returns all networks that a task builds."""
+    if isinstance(task, Score | Count):
+        return [task.subject]
+    if not isinstance(task, Time):
+        return []
+    found = [entrant.subject for entrant in task.entries.values()]
+    found += [rival["subject"] for rival in task.rivals.values()]
+    return found if task.reference is None else [*found, task.reference]
+
+
+def _remove_left_folders() -> None:
+    """Removes the folders of this user's places that were killed on this host."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(path.name.removeprefix(_FOLDER).partition("-")[0])
+            is_own = not hasattr(os, "getuid") or os.lstat(path).st_uid == os.getuid()
+            if is_own and not is_running(pid):
+                shutil.rmtree(path, ignore_errors=True)

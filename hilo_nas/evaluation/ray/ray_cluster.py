@@ -125,6 +125,8 @@ class RayCluster:
             options |= {"num_cpus": cpus, "num_gpus": gpus, "resources": resources or None}
         else:
             _check_reachable(address)
+        # Otherwise Ray prints what its processes report to the standard output of the search, such as a node's end.
+        self._ray._private.worker._worker_logs_enabled = False
         job = self._ray.job_config.JobConfig()
         job._py_driver_sys_path = _NoPaths()
         try:
