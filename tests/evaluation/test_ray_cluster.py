@@ -53,7 +53,7 @@ def environment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def machine(environment):
     """A Ray of this machine that counts four GPUs."""
-    cluster = RayCluster("local", resources={"CPU": 2.0, "GPU": 4.0, "two": 2.0})
+    cluster = RayCluster("local", resources={"CPU": 2.0, "GPU": 4.0, "edge": 1.0, "big": 1.0})
     yield cluster
     cluster.close()
 
@@ -84,6 +84,21 @@ def test_four_places_of_a_machine_work_at_the_same_time_and_each_alone_on_its_de
     assert len({use.place for use in uses}) == 4
     assert find_overlaps(uses) == []
     evaluator.close()
+
+
+def test_ray_gives_each_role_its_own_devices(machine, tmp_path):
+    wishes = ClusterOptions(time_on="edge", train_on="big")
+    evaluator = build(tmp_path, RayCluster("auto"), wishes=wishes)
+    report = run_task(evaluator, Inspect(target="cpu"), lambda event: None)
+    assert (report.target.count(","), report.identity.kind, report.trains_on.kind) == (0, "cpu", "cuda")
+    assert (evaluator.slots("time"), evaluator.slots("score")) == (1, 4)
+    evaluator.close()
+
+
+def test_a_cluster_without_a_token_is_warned_about(machine, monkeypatch):
+    assert machine.warnings == []
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert "has no token" in machine.warnings[0]
 
 
 def test_a_node_imports_nothing_from_the_drivers_folder(machine, tmp_path):

@@ -1,6 +1,7 @@
 """The evaluator of a cluster, on a fake one: places run in threads, and nodes are lost when a test says so."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -320,6 +321,16 @@ def test_without_a_folder_for_checkpoints_none_is_asked_for(build):
     assert found.checkpoint is None
 
 
+def test_what_a_node_prepared_reaches_the_others(build, tmp_path):
+    evaluator = build({"a": CPU, "b": CPU})
+    run_task(evaluator, Inspect(target="cpu"), lambda event: None)
+    prepare_fake(evaluator)
+    found = run_task(evaluator, Prepare(proxy=PLAN, data="prepared-0", target="cpu@a"), lambda event: None)
+    assert found.reference == "prepared-1"
+    run_task(evaluator, scoring("cpu@b", prepared=found.reference), lambda event: None)
+    assert [(use.place, use.kind) for use in read_uses(tmp_path)][-2:] == [("cpu@a", "prepare"), ("cpu@b", "score")]
+
+
 class Far(Place):
     """A place that does not see the files of the driver's machine."""
 
@@ -391,6 +402,12 @@ def test_the_folders_of_killed_places_are_removed_by_the_next_one(tmp_path, monk
     assert [path.exists() for path in left] == [False, True, True]
     place.close()
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in left[1:]}
+
+
+def test_without_ray_its_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'hilo-nas\[ray\]'"):
+        run_search(SearchConfig.of(space="litv2_digits", study="demo", evaluator="ray"), lambda event: None)
 
 
 # Searches.

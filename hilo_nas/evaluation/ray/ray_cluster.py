@@ -62,6 +62,16 @@ class RayCluster:
         if self._is_owner:
             self._connect(address, dict(resources or {}))
 
+    @property
+    def warnings(self) -> list[str]:
+        """Risks of the cluster that its user should know."""
+        if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+            return []
+        return [
+            "the Ray cluster has no token: who reaches it over the network can run any code on its nodes. Start it "
+            "with RAY_AUTH_MODE=token, and set this variable for the search"
+        ]
+
     def nodes(self) -> list[Node]:
         """Returns the running nodes."""
         return [

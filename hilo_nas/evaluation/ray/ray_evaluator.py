@@ -55,6 +55,7 @@ class RayEvaluator:
         host: Name of the function that creates the evaluator of a place, and its arguments, as in `Place`.
         checkpoints: Folder of the checkpoints, or None if trainings are never resumed.
         start_s: Seconds after which a place that has not started is given up.
+        notices: Warnings about the cluster, which the first task for its nodes reports.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class RayEvaluator:
         host: tuple[str, Mapping[str, Any]],
         checkpoints: CheckpointFiles | None = None,
         start_s: float = 120.0,
+        notices: Sequence[str] = (),
     ) -> None:
         self._cluster, self._home, self._wishes, self._checkpoints = cluster, home, wishes, checkpoints
         self._seats = Seats(cluster, wishes, host, start_s=start_s)
+        self._seats.notices += notices
         self._ids = itertools.count()
         self._queue: list[Job] = []
         """Tasks that wait for a free seat, in their order."""

@@ -44,4 +44,5 @@ def start_ray_evaluator(
         wishes=wishes,
         host=(_LOCAL_HOST, {"purpose": purpose, "idle_timeout_s": idle_timeout_s}),
         checkpoints=None if checkpoints is None else CheckpointFiles(checkpoints, budget_mib=checkpoint_mib),
+        notices=cluster.warnings,
     )
