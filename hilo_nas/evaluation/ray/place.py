@@ -268,7 +268,7 @@ def _subjects_of(task: Task[Any]) -> list[Mapping[str, Any]]:
         return [task.subject]
     if not isinstance(task, Time):
         return []
-    found = [entrant.subject for entrant in task.entries.values()]
+    found: list[Mapping[str, Any]] = [entrant.subject for entrant in task.entries.values()]
     found += [rival["subject"] for rival in task.rivals.values()]
     return found if task.reference is None else [*found, task.reference]
 
