@@ -57,6 +57,7 @@ FLOORS = {
 PLAIN = {"msgspec", "numpy", "yaml"}
 """What floors 0 and 1 may import beside the standard library."""
 RESERVED = {
+    "ray": {"evaluation"},
     "optuna": {"searching", "export", "report"},
     "pandas": {"report"},
     "matplotlib": {"report"},

@@ -298,7 +298,7 @@ def test_every_option_that_is_named_exists(capsys):
 
 def test_every_setting_that_is_named_exists():
     """In sentences and in commands; Python has attributes that look alike."""
-    pattern = r"(?<![\w./])(?:timing|limits|proxy|data|search|study)\.[a-z_]+(?![\w./(])"
+    pattern = r"(?<![\w./])(?:timing|limits|proxy|data|search|study|evaluator)\.[a-z_]+(?![\w./(])"
     named = set()
     for text in GUIDES.values():
         codes = re.findall(r"`([^`]+)`", prose(text)) + blocks(text, "console")

@@ -11,7 +11,7 @@ SEARCH = TEXT.partition("## Options of `hilo-nas search`")[2].partition("## Opti
 
 
 def test_every_setting_has_a_place_in_the_table():
-    named = set(re.findall(r"`((?:timing|limits|proxy|data|search|study)\.[a-z_]+)`", SEARCH))
+    named = set(re.findall(r"`((?:timing|limits|proxy|data|search|study|evaluator)\.[a-z_]+)`", SEARCH))
     assert named <= set(SHORT_NAMES.values())
     assert named | set(FLAGS) == set(SHORT_NAMES.values())
 

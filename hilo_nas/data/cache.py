@@ -36,6 +36,7 @@ from hilo_nas.files.plain_files import check_plain, read_text
 
 __all__ = [
     "CacheEntry",
+    "add_set",
     "clear_caches",
     "default_cache_dir",
     "find_or_build",
@@ -113,6 +114,43 @@ def find_or_build(
                 ownership.remove_folder(build_dir)
             _write_index(root, fingerprint, content_hash, key, take_samples(files(), fingerprint))
             return entry
+
+
+def add_set(cache_dir: Path, name: str, fill: Callable[[Path], None], heartbeat_s: float = 10.0) -> CacheEntry:
+    """Returns an image set of the cache. If it is absent or damaged, it is added with files from another cache.
+
+    Args:
+        cache_dir: Folder of the cache. It is created if missing.
+        name: Name of the image set's folder.
+        fill: Writes the files of the image set into an empty folder. Their digests are checked afterwards.
+        heartbeat_s: Seconds between two attempts to get the lock of another process that adds the same image set.
+
+    Raises:
+        StorageError: The name is not valid, the folder cannot be read or written, the disk is full, or the files do not
+            match their digests.
+    """
+    if not ownership.SET_NAME.fullmatch(name):
+        raise StorageError(f"an image set must have the name of its hash and its image size, but got {name!r:.80}")
+    root = cache_dir / "data"
+    with _storage_errors(cache_dir):
+        ownership.check_links(cache_dir)
+        for folder in ownership.FOLDERS:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        ownership.mark_cache(cache_dir)
+        job = f"{name[:16]}-{name.rpartition('-')[2]}"
+        with _locked(root, job, lambda event: None, heartbeat_s):
+            target, build_dir = root / "sets" / name, root / "building" / job
+            if (entry := load_entry(target)) and is_intact(target):
+                return entry
+            _remove(build_dir)
+            build_dir.mkdir()
+            try:
+                fill(build_dir)
+                if load_entry(build_dir) is None or not is_intact(build_dir):
+                    raise StorageError(f"the image set {name} was damaged on its way. Run the command again.")
+                return _publish(build_dir, target)
+            finally:
+                ownership.remove_folder(build_dir)
 
 
 def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:

@@ -21,6 +21,7 @@ from hilo_nas.processes import is_running
 
 __all__ = [
     "FOLDERS",
+    "SET_NAME",
     "check_links",
     "find_foreign",
     "has_marker",
@@ -41,13 +42,14 @@ _TAG_TEXT = f"""{_SIGNATURE}
 # This folder is a cache of hilo-nas. It holds decoded images, which hilo-nas decodes again if they are missing.
 # Backups may skip it. For information about cache directory tags see https://bford.info/cachedir/
 """
-_SET = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})?-\d+px")
+SET_NAME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})?-\d+px")
+"""Name of the folder of an image set."""
 _JOB = re.compile(r"[0-9a-f]{16}-\d+px")
 _SET_FILE = re.compile(r"(images|labels|digests|members)\.npy|(meta|stamp)\.json|stamp\.\d+\.tmp|deep\.tmp")
 _FORMS = {
     "index": re.compile(r"[0-9a-f]{64}(\.json|\.\d+\.tmp)"),
     "locks": re.compile(r"[0-9a-f]{16}-\d+px\.lock"),
-    "uses": re.compile(rf"{_SET.pattern}\.use"),
+    "uses": re.compile(rf"{SET_NAME.pattern}\.use"),
     "reports": re.compile(r".+-broken\.txt"),
 }
 
@@ -129,7 +131,7 @@ def is_own_set(path: Path, marked: bool) -> bool:
     Raises:
         OSError: The folder cannot be read.
     """
-    if not _SET.fullmatch(path.name) or not _holds_own_files(path):
+    if not SET_NAME.fullmatch(path.name) or not _holds_own_files(path):
         return False
     if marked:
         return True

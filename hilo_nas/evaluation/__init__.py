@@ -1,5 +1,6 @@
 """Evaluators, which do the work of searches and benchmarks: tasks, the protocol, and the evaluator of this machine."""
 
+from hilo_nas.evaluation.cluster_options import ClusterOptions
 from hilo_nas.evaluation.drive import Steps, drive, run_steps, run_task
 from hilo_nas.evaluation.local_evaluator import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
 from hilo_nas.evaluation.named import NamedTimings, measure_named
@@ -31,6 +32,7 @@ __all__ = [
     "CHOICE_SECONDS",
     "BenchWorker",
     "Blame",
+    "ClusterOptions",
     "Count",
     "DeviceReport",
     "Evaluator",

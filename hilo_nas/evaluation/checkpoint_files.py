@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from hilo_nas.errors import StorageError
+from hilo_nas.study.records import write_atomically
+
 __all__ = ["CheckpointFiles"]
 
 
@@ -38,6 +41,25 @@ class CheckpointFiles:
                         path.unlink()
                 self._has_cleaned_up = True
         return (self._folder / f"{_stem(reference)}.pt").absolute()
+
+    def read(self, reference: str) -> bytes | None:
+        """Returns the content of a checkpoint; None if it is not stored."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path_of(reference).read_bytes()
+        return None
+
+    def write(self, reference: str, content: bytes) -> None:
+        """Writes a checkpoint atomically. Missing folders are created.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        path = self.path_of(reference)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write the checkpoint {path.name}: {error.strerror or error}") from error
+        write_atomically(path, content)
 
     def discard(self, references: Iterable[str]) -> None:
         """Removes checkpoint files in the given order until the remaining ones fit the budget.

@@ -19,6 +19,7 @@ from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.data.set_uses import SetUse
 from hilo_nas.errors import NoCheckpointError, NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
+from hilo_nas.evaluation.cluster_options import ClusterOptions
 from hilo_nas.evaluation.lanes import CancelledTaskError, Job, Lane, WorkerLike
 from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, Progress, blame_of
 from hilo_nas.evaluation.targets import join_reports
@@ -182,6 +183,19 @@ class LocalEvaluator:
         """Removes checkpoint files in the given order until the remaining ones fit `checkpoint_mib`."""
         if self._checkpoints is not None:
             self._checkpoints.discard(references)
+
+    @property
+    def prepared(self) -> Mapping[str, Any]:
+        """Prepared objects as plain data by `Preparation.reference`, for `adopt` of another evaluator."""
+        return self._prepared
+
+    def adopt(self, prepared: Any) -> str:
+        """Adds a prepared object of another evaluator and returns its reference for tasks of this one.
+
+        Args:
+            prepared: A value of `prepared`. The folders of its image sets must exist on this machine.
+        """
+        return self._keep(prepared)
 
     def close(self) -> None:
         """Cancels all tasks and ends all processes and threads."""
@@ -550,13 +564,29 @@ def evaluator_or_local(
     checkpoints: Path | None = None,
     checkpoint_mib: float = 0.0,
     jobs: int | None = 1,
+    cluster: ClusterOptions | None = None,
 ) -> Iterator[Evaluator]:
     """Yields the given evaluator, or a new `LocalEvaluator`, which is closed at the end.
 
-    The other arguments are those of `LocalEvaluator`. `use_evaluator` replaces the new evaluator by another one.
+    With `cluster`, the new evaluator is that of a Ray cluster. The other arguments are those of `LocalEvaluator`.
+    `use_evaluator` replaces the new evaluator by another one.
     """
     if evaluator is not None:
         yield evaluator
+        return
+    if cluster is not None and _START.get() is LocalEvaluator:
+        from hilo_nas.evaluation.ray import start_ray_evaluator
+
+        there = start_ray_evaluator(
+            cluster,
+            logs,
+            purpose=purpose,
+            checkpoints=checkpoints,
+            checkpoint_mib=checkpoint_mib,
+            idle_timeout_s=idle_timeout_s,
+        )
+        with contextlib.closing(there):
+            yield there
         return
     local = _START.get()(
         logs,

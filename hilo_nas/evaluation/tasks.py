@@ -81,6 +81,8 @@ class DeviceReport:
     contention: Contention | None = None
     """Load by other processes on the cores that a timing needs. None if there is no such load or it was not
     measured."""
+    trains_on: DeviceIdentity | None = None
+    """Identity of the device that trains. None if it is the device that times."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

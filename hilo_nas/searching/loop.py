@@ -246,7 +246,8 @@ class SearchLoop:
         for record in again:
             self._write(interrupt(record, record.reason or ""))
         target = self._tasks.resources.target  # several devices; a single one is the default
-        options = ("--device", target) if len(devices_of(target)) > 1 else ()
+        is_named = len(devices_of(target)) > 1 and "@" not in target  # a cluster names its devices anew
+        options = ("--device", target) if is_named else ()
         raise HiloNasError(
             f"{describe_failures([error for _, error in failures])}. {failures[-1][1].remedy}. The output of the "
             f"workers is in {self._study.logs_path}. {describe_retries(len(again), len(failed))} Resume with: "

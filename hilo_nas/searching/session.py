@@ -11,6 +11,7 @@ from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.searching.configuration.resolve import (
     DEFAULT_SAMPLER,
+    cluster_of,
     name_baselines,
     plan_of,
     reduction_factor_of,
@@ -101,6 +102,7 @@ def run_search(
             checkpoints=study.checkpoints_path,
             checkpoint_mib=config.study.checkpoint_mib,
             idle_timeout_s=config.study.idle_timeout_s,
+            cluster=cluster_of(config),
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):

@@ -34,6 +34,7 @@ _EXTRAS = {
     "openvino": ("openvino", "--runtime openvino"),
     "plot": ("matplotlib", "plots as PNG files"),
     "hfds": ("datasets", "--data hfds/NAME"),
+    "ray": ("ray", "searches on a cluster"),
     "nvml": ("pynvml", "clocks and other processes of a GPU"),
 }
 """Module and purpose of each extra of this package."""

@@ -17,8 +17,9 @@ from hilo_nas.searching.configuration.default_baselines import DEFAULT
 if TYPE_CHECKING:
     from hilo_nas.searching.configuration.search_config import SearchConfig
 
-__all__ = ["SAMPLERS", "list_faults"]
+__all__ = ["EVALUATORS", "SAMPLERS", "list_faults"]
 
+EVALUATORS = ("local", "ray")
 SAMPLERS = ("hilo", "gp", "tpe", "nsga2", "random")
 _LARGEST_SEED = 2**32 - 1
 """Largest seed that NumPy's generators accept."""
@@ -79,10 +80,23 @@ def _check_choices(config: SearchConfig) -> Iterator[str]:
         yield "use either data.group_by or data.val_source, not both, because data.val_source replaces the split"
     if search.sampler is not None and search.sampler not in SAMPLERS:
         yield f"search.sampler must be one of {', '.join(SAMPLERS)}, but got {search.sampler!r}"
+    yield from _check_evaluator(config)
     metric = config.proxy.metric
     known = [metric.name for proxy in list_proxies() if "proxy.metric" in proxy.options for metric in proxy.metrics]
     if metric is not None and metric not in known:
         yield f"proxy.metric must be one of {', '.join(known)}, but got {metric!r}"
+
+
+def _check_evaluator(config: SearchConfig) -> Iterator[str]:
+    evaluator = config.evaluator
+    if evaluator.kind is not None and evaluator.kind not in EVALUATORS:
+        yield f"evaluator.kind must be one of {', '.join(EVALUATORS)}, but got {evaluator.kind!r}"
+    elif evaluator.kind != "ray":
+        for name in ("address", "time_on", "train_on"):
+            if getattr(evaluator, name) is not None:
+                yield f"evaluator.{name} has no effect without evaluator.kind=ray. Set both, or leave it out."
+    elif evaluator.train_on is not None and evaluator.time_on is None:
+        yield "evaluator.train_on needs evaluator.time_on, which names the nodes that time"
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

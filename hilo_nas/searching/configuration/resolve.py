@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
@@ -25,6 +25,9 @@ from hilo_nas.space import SearchSpace, list_shipped, load_space
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.stored_study import StoredStudy, open_study
 
+if TYPE_CHECKING:
+    from hilo_nas.evaluation import ClusterOptions
+
 __all__ = [
     "DEFAULT_SAMPLER",
     "DEFAULT_SPACE",
@@ -33,6 +36,7 @@ __all__ = [
     "RANDOM",
     "check_proxy_options",
     "check_single_runtime",
+    "cluster_of",
     "condition_options",
     "config_of",
     "defaults_of",
@@ -87,6 +91,16 @@ def check_single_runtime(config: SearchConfig) -> None:
             f"have the same condition. Only `hilo-nas measure` accepts {BEST_RUNTIME}. In a study, timing.also records "
             "the speeds in further runtimes."
         )
+
+
+def cluster_of(config: SearchConfig) -> ClusterOptions | None:
+    """Returns the cluster that does the work of a search; None if this machine does it."""
+    from hilo_nas.evaluation import ClusterOptions  # commands that only read studies do not import it
+
+    evaluator = config.evaluator
+    if evaluator.kind != "ray":
+        return None
+    return ClusterOptions(address=evaluator.address or "auto", time_on=evaluator.time_on, train_on=evaluator.train_on)
 
 
 def condition_options(config: SearchConfig) -> dict[str, Any]:

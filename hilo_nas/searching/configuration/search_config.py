@@ -19,7 +19,7 @@ from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES
 from hilo_nas.measurement.condition_options import BEST_RUNTIME
 from hilo_nas.measurement.fields import named_faults, read_field
 from hilo_nas.proxy.kinds import proxy_names
-from hilo_nas.searching.configuration.config_checks import SAMPLERS, list_faults
+from hilo_nas.searching.configuration.config_checks import EVALUATORS, SAMPLERS, list_faults
 from hilo_nas.searching.configuration.default_baselines import DEFAULT
 from hilo_nas.text.durations import parse_duration
 
@@ -28,6 +28,7 @@ __all__ = [
     "SAMPLERS",
     "SHORT_NAMES",
     "DataConfig",
+    "EvaluatorConfig",
     "LimitsConfig",
     "ProxyConfig",
     "SearchConfig",
@@ -171,6 +172,20 @@ class StudyConfig:
     idle_timeout_s: float = _field(600.0, "time without output after which a worker is stopped, in seconds or as 10m")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluatorConfig:
+    """Machines that time and train. A study does not store these settings."""
+
+    kind: str | None = _field(
+        None, f"who does the work: {' or '.join(EVALUATORS)} (a cluster); this machine if left out", short="evaluator"
+    )
+    address: str | None = _field(
+        None, "Ray cluster: HOST:PORT, auto (running on this machine, the default) or local (started here)"
+    )
+    time_on: str | None = _field(None, "Ray resource of the nodes that time; all nodes if left out")
+    train_on: str | None = _field(None, "Ray resource of the nodes that train; those that time if left out")
+
+
 _SECTIONS: Mapping[str, type[Any]] = {
     "timing": TimingConfig,
     "limits": LimitsConfig,
@@ -178,6 +193,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "data": DataConfig,
     "search": TrialsConfig,
     "study": StudyConfig,
+    "evaluator": EvaluatorConfig,
 }
 SHORT_NAMES: Mapping[str, str] = {
     field.metadata["short"] or field.name: f"{section}.{field.name}"
@@ -203,6 +219,7 @@ class SearchConfig:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     search: TrialsConfig = dataclasses.field(default_factory=TrialsConfig)
     study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
+    evaluator: EvaluatorConfig = dataclasses.field(default_factory=EvaluatorConfig)
 
     def __post_init__(self) -> None:
         baselines = tuple(

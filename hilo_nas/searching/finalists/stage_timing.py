@@ -84,7 +84,7 @@ def _task(arch: ArchConfig, manifest: Manifest, resources: Resources) -> Time:
         "arch": arch.to_dict(),
         "batch_size": objective.batch_size,
         "img_size": objective.img_size,
-        "device": device,
+        "device": device.partition("@")[0],  # a node of a cluster names its device by its kind
         "precision": objective.precision,
     }
     # Parts are built in their inference form, so the worker must not convert them again.

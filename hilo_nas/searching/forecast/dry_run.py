@@ -21,7 +21,13 @@ from hilo_nas.events import (
     TrainingProgressed,
 )
 from hilo_nas.measurement import ProxyPlan, devices_of
-from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, name_baselines, plan_of, reduction_factor_of
+from hilo_nas.searching.configuration.resolve import (
+    DEFAULT_SAMPLER,
+    cluster_of,
+    name_baselines,
+    plan_of,
+    reduction_factor_of,
+)
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.forecast.limit_forecast import LimitSample, estimate_limits
 from hilo_nas.searching.forecast.tried_networks import (
@@ -104,7 +110,11 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
     with (
         tempfile.TemporaryDirectory() as logs,
         evaluator_or_local(
-            evaluator, Path(logs), purpose="a dry run", idle_timeout_s=config.study.idle_timeout_s
+            evaluator,
+            Path(logs),
+            purpose="a dry run",
+            idle_timeout_s=config.study.idle_timeout_s,
+            cluster=cluster_of(config),
         ) as evaluator,
     ):
         config = name_baselines(config, space, folder)

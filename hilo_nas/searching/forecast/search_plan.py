@@ -14,6 +14,7 @@ from hilo_nas.events import Emit
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
 from hilo_nas.searching.configuration.resolve import (
     DEFAULT_SPACE,
+    cluster_of,
     defaults_of,
     name_baselines,
     plan_of,
@@ -214,7 +215,11 @@ def _plan(
     with (
         tempfile.TemporaryDirectory() as logs,
         evaluator_or_local(
-            evaluator, Path(logs), purpose="a plan", idle_timeout_s=config.study.idle_timeout_s
+            evaluator,
+            Path(logs),
+            purpose="a plan",
+            idle_timeout_s=config.study.idle_timeout_s,
+            cluster=cluster_of(config),
         ) as evaluator,
     ):
         check_baselines(config.search.baselines, config.study.speeds, study, evaluator, emit)

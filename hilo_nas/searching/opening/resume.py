@@ -125,7 +125,7 @@ def reopen(
         conditions=manifest.conditions,
         limits=manifest.limits,
         calibrations=manifest.calibrations,
-        training_device=report.identity,
+        training_device=report.trains_on or report.identity,
         plan=manifest.plan,
         data=manifest.data,
         prepared=prepared.facts,

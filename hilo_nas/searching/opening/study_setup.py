@@ -210,7 +210,7 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
         space=space,
         conditions=requirements.conditions,
         limits=requirements.limits,
-        training_device=report.identity,
+        training_device=report.trains_on or report.identity,
         calibrations=(
             calibrate_all(requirements.conditions, evaluator, resources, emit)
             if timing_study is None

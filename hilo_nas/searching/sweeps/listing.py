@@ -21,6 +21,7 @@ _SEARCH_ONLY_SETTINGS = (
     *("proxy.reduction_factor", "proxy.confirm", "proxy.raise_budget", "study.speeds"),
     *("search.sampler", "search.seed", "search.trials", "search.until_trials", "search.timeout_s"),
     *("search.baselines", "search.networks"),
+    *("evaluator.kind", "evaluator.address", "evaluator.time_on", "evaluator.train_on"),
 )
 """Settings that a sweep ignores, because it does not propose, stop or repeat networks."""
 

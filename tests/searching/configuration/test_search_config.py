@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
+from hilo_nas.evaluation import ClusterOptions
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.configuration.config_files import load_config, merge_fields, parse_setting, read_fields
-from hilo_nas.searching.configuration.resolve import config_of, plan_of, resolve
+from hilo_nas.searching.configuration.resolve import cluster_of, config_of, plan_of, resolve
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, nest_settings
 from hilo_nas.space import list_shipped, load_space
 from hilo_nas.text.commands import FLAGS, setting_words
@@ -288,3 +289,25 @@ def test_a_study_of_another_device_is_made_again_from_its_manifest(tmp_path, mac
 def test_a_value_that_no_study_can_have_is_refused_whatever_study_it_is_meant_for(options, law):
     with pytest.raises(UsageError, match=law):
         SearchConfig.of(study="stored", **options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"evaluator": "slurm"}, "evaluator.kind must be one of local, ray, but got 'slurm'"),
+        ({"address": "auto"}, "evaluator.address has no effect without evaluator.kind=ray"),
+        ({"evaluator": "local", "time_on": "edge"}, "evaluator.time_on has no effect without evaluator.kind=ray"),
+        ({"evaluator": "ray", "train_on": "gpus"}, "evaluator.train_on needs evaluator.time_on"),
+    ],
+)
+def test_settings_of_a_cluster_without_a_cluster_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        SearchConfig.of(**settings)
+
+
+def test_a_configuration_names_its_cluster():
+    assert cluster_of(SearchConfig()) is None
+    assert cluster_of(SearchConfig.of(evaluator="local")) is None
+    assert cluster_of(SearchConfig.of(evaluator="ray")) == ClusterOptions()
+    config = SearchConfig.of(evaluator="ray", address="head:6379", time_on="edge", train_on="gpus")
+    assert cluster_of(config) == ClusterOptions(address="head:6379", time_on="edge", train_on="gpus")
