@@ -122,10 +122,10 @@ def draw(space: str, seed: int) -> tuple[LITv2, Tensor]:
 
 @pytest.mark.slow
 @needs_nncf
-def test_a_network_whose_random_weights_amplify_the_error_is_timed_all_the_same():
-    model, batch = draw("litv2_cifar", 1)
+def test_a_network_with_norms_and_sampling_positions_in_float_is_close_to_torch():
+    model, batch = draw("litv2_cifar", 1)  # with them in INT8, the outputs differ by more than 30 %
     found = convert(model, batch, "openvino", precision="int8")
-    assert output_share(found.read_output(), expected_output(model, batch)) > 0.3
+    assert output_share(found.read_output(), expected_output(model, batch)) < 0.1
 
 
 @needs_nncf

@@ -49,6 +49,10 @@ def quantize_openvino(
 ) -> tuple[Any, tuple[str, ...]]:
     """Returns an OpenVINO network quantized to INT8 by NNCF, and the names of the layers that stay in float.
 
+    Activations are quantized symmetrically. With asymmetric ones, the process crashes in OpenVINO 2026.4 if the batch
+    axis is dynamic and a depthwise convolution follows a convolution, at some sizes. The error of a trained LITv2 of
+    32 px is the same (1.8 and 1.7 % of the logits' standard deviation).
+
     Args:
         network: `openvino.Model` with one input, whose batch axis is fixed if the graph needs a fixed one.
         images: Calibration images, shape (N, C, H, W). They are passed in batches that fit the network's input.
@@ -70,7 +74,7 @@ def quantize_openvino(
             network,
             nncf.Dataset(batches),
             subset_size=len(batches),
-            preset=nncf.QuantizationPreset.MIXED,
+            preset=nncf.QuantizationPreset.PERFORMANCE,
             ignored_scope=nncf.IgnoredScope(names=list(itertools.chain(*found.values())), types=_float_types(network)),
             advanced_parameters=advanced,
         )

@@ -95,11 +95,12 @@ def measure_errors(program: ExportedProgram, images: Tensor) -> dict[str, float]
 def _measure(program: ExportedProgram, images: Tensor) -> _Probe:
     size = _fixed_batch_size(program) or min(max(len(images), 2), _IMAGES)  # torch may fix a batch of one image
     count = max(min(len(images), _IMAGES) // size, 1) * size
-    batches = images.float().repeat(-(-count // len(images)), 1, 1, 1)[:count].split(size)
+    repeated = images.float().repeat(-(-count // len(images)), 1, 1, 1)[:count]
     probe = _Probe(program.module())
     with torch.inference_mode(False), torch.no_grad():
-        for probe.has_ranges in (False, True):
-            for batch in batches:
+        for has_ranges in (False, True):
+            probe.has_ranges = has_ranges
+            for batch in torch.split(repeated, size):
                 probe.run(batch)
     return probe
 
