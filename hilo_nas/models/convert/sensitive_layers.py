@@ -21,9 +21,12 @@ from torch.export import ExportedProgram
 __all__ = ["MAX_ERROR", "find_sensitive_layers", "match_layers", "measure_errors"]
 
 MAX_ERROR = 0.2
-"""Error above which a layer stays in float."""
-_IMAGES = 64
-"""Maximum number of images on which the errors are measured."""
+"""Error above which a layer stays in float.
+
+The errors of a trained network of 32 px (44 layers) were 0.003 to 0.018, and no class of layers stood out. Those of
+LITv2-S with random weights were below 0.1."""
+_IMAGES, _PIXELS = 64, 2**20
+"""Maximum number of images on which the errors are measured, and of their pixels: 64 of 32 px, and 20 of 224 px."""
 _LAYERS = {
     torch.ops.aten.linear.default,
     torch.ops.aten.conv2d.default,
@@ -33,6 +36,8 @@ _LAYERS = {
 """Operators whose first two arguments, inputs and weights, are quantized."""
 _ANGLE = 1e-6
 """Tolerance for the cosine of the angle between weights that match."""
+_CONSTANT = 1e-6
+"""Variance of a constant output relative to its mean square, due to rounding."""
 Weights = NDArray[np.float32]
 
 
@@ -40,7 +45,7 @@ def find_sensitive_layers(program: ExportedProgram, images: Tensor) -> dict[str,
     """Returns the weights of the layers whose error in INT8 exceeds `MAX_ERROR` by their names, in the network's order.
 
     A layer is named after the module that has its weights, such as `layers.2.blocks.0.mlp.fc1`. Takes about as long as
-    five passes of `_IMAGES` images in torch.
+    five passes of these images in torch.
 
     Args:
         program: Captured network in float32.
@@ -93,8 +98,9 @@ def measure_errors(program: ExportedProgram, images: Tensor) -> dict[str, float]
 
 
 def _measure(program: ExportedProgram, images: Tensor) -> _Probe:
-    size = _fixed_batch_size(program) or min(max(len(images), 2), _IMAGES)  # torch may fix a batch of one image
-    count = max(min(len(images), _IMAGES) // size, 1) * size
+    most = min(_IMAGES, max(_PIXELS // (images.shape[-2] * images.shape[-1]), 2))
+    size = _fixed_batch_size(program) or min(max(len(images), 2), most)  # torch may fix a batch of one image
+    count = max(min(len(images), most) // size, 1) * size
     repeated = images.float().repeat(-(-count // len(images)), 1, 1, 1)[:count]
     probe = _Probe(program.module())
     with torch.inference_mode(False), torch.no_grad():
@@ -169,13 +175,16 @@ class _Sums:
 
     def add(self, in_float: Tensor, in_int8: Tensor) -> None:
         """Adds outputs of the shape (..., C)."""
-        x = in_float.reshape(-1, in_float.shape[-1]).double()
+        x, double = in_float.reshape(-1, in_float.shape[-1]), torch.float64
         self._count += len(x)
-        self._first, self._second = self._first + x.sum(0), self._second + x.square().sum(0)
-        self._squared_error += float((in_int8.double() - in_float.double()).square().sum())
+        self._first = self._first + x.sum(0, dtype=double)
+        self._second = self._second + x.square().sum(0, dtype=double)
+        self._squared_error += float((in_int8 - in_float).square().sum(dtype=double))
 
     @property
     def error(self) -> float:
         """Root mean square of the error, relative to the standard deviation of the output within its channels."""
-        variation = float(torch.as_tensor(self._second - self._first * self._first / self._count).sum())
-        return math.sqrt(self._squared_error / variation) if variation > 0 else 0.0
+        total = torch.as_tensor(self._second)
+        variation = float((total - self._first * self._first / self._count).sum())
+        is_constant = variation <= _CONSTANT * float(total.sum())
+        return 0.0 if is_constant else math.sqrt(self._squared_error / variation)
