@@ -105,6 +105,10 @@ def _describe_trial(own: NetworkView, view: StudyView) -> dict[str, str]:
         if own.float_value is not None and own.drop_error is not None:
             change = metric.difference_text(own.value - own.float_value, Z95 * own.drop_error)
             rows["in float"] = f"{metric.text(own.float_value)}; quantized to INT8: {change}"
+        if own.float_layers:
+            rows["float layers"] = (
+                f"{', '.join(own.float_layers)}. Its timing quantizes them too; time the exported file."
+            )
         rows["proxy"] = describe_proxy(manifest, whole=True)
     if (believed := view.front.believed.get(own.key)) is not None:
         text = metric.text(believed.value)

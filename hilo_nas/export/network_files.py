@@ -36,8 +36,8 @@ class NetworkFileExporter:
     libraries: tuple[str, ...]
     """Optional libraries that the format needs."""
     module: str
-    """Module with the functions `write(model, path, shape=..., metadata=..., calibration=...)`, which returns True if
-    the file accepts any batch size, and `verify(path)`. It is imported on first use, because it imports torch."""
+    """Module with the functions `write(model, path, shape=..., metadata=..., calibration=...)`, which returns a
+    `WrittenFile`, and `verify(path)`. It is imported on first use, because it imports torch."""
     suggest: Callable[..., str]
     """Function that returns what the user may do next, from the path of the first file, the image side in pixels, and
     options for its precision."""
@@ -77,13 +77,19 @@ class NetworkFileExporter:
         if self.is_int8:
             extra["calibration"], note = read_calibration_images(source, options)
             notes.append(note)
-        is_dynamic = importlib.import_module(self.module).write(
+        written = importlib.import_module(self.module).write(
             model,
             folder / self.files[0],
             shape=(3, side, side),
             metadata={**_describe_network(source), "hilo_nas.precision": "int8" if self.is_int8 else "fp32"},
             **extra,
         )
+        if written.float_layers:
+            names = ", ".join(written.float_layers)
+            notes.append(
+                f"too sensitive for INT8, so they stay in float: {names}. Time the file; a search quantizes all"
+            )
+        is_dynamic = written.is_dynamic
         takes = "any number of images" if is_dynamic else "one image, because torch cannot export a dynamic batch"
         return [*notes, f"its input `image` takes {takes}, 3 x {side} x {side} in float32; `output` is the logits"]
 

@@ -228,15 +228,18 @@ class ProxyScore:
     """Value of the same network before it was quantized to INT8. None for a network that is scored in float."""
     drop_error: NonNegative | None = None
     """Standard error of `float_value - value`, from the images on which the two differ. None like `float_value`."""
+    float_layers: tuple[str, ...] = ()
+    """Layers that stayed in float in the quantized network, because 8 bits change their output too much. The timing of
+    a search quantizes them too, so the network is slower than its timing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the score as plain data. Fields about INT8 are left out if they are None.
+        """Returns the score as plain data. Fields about INT8 are left out if they are None or empty.
 
         Earlier versions do not know these fields.
         """
         fields = dataclasses.asdict(self)
-        for name in ("float_value", "drop_error"):
-            if fields[name] is None:
+        for name in ("float_value", "drop_error", "float_layers"):
+            if fields[name] in (None, ()):
                 del fields[name]
         return fields
 
@@ -315,4 +318,5 @@ def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None)
         float_value=statistics.fmean(floats) if floats else None,
         # All seeds are scored on the same images, so more seeds do not reduce this error.
         drop_error=math.sqrt(statistics.fmean(error**2 for error in drop_errors)) if drop_errors else None,
+        float_layers=tuple(dict.fromkeys(name for score in scores for name in score.float_layers)),
     )

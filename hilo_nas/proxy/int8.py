@@ -12,10 +12,12 @@ BATCH_SIZE = 64
 """Images per call of the runtime."""
 
 
-def build_int8_inference(model: nn.Module, images: Tensor, runtime: str) -> Callable[[Tensor], Tensor]:
-    """Returns a function that maps at most `BATCH_SIZE` normalized images to logits, on the device of the images.
+def build_int8_inference(
+    model: nn.Module, images: Tensor, runtime: str
+) -> tuple[Callable[[Tensor], Tensor], tuple[str, ...]]:
+    """Returns a function that maps at most `BATCH_SIZE` normalized images to logits, and the layers that stay in float.
 
-    The runtime computes on the CPU.
+    The runtime computes on the CPU. The logits are on the device of the images.
 
     Args:
         model: The trained network; not changed.
@@ -37,4 +39,4 @@ def build_int8_inference(model: nn.Module, images: Tensor, runtime: str) -> Call
         converted.call()
         return converted.read_output()[: len(images)].to(images.device)
 
-    return infer
+    return infer, converted.float_layers

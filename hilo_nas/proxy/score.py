@@ -27,6 +27,8 @@ class HeldOutResult:
     """Classes with the highest logit, (N; int64)."""
     losses: np.ndarray
     """Cross-entropies without label smoothing, (N; float64). They are not finite after a diverged training."""
+    float_layers: tuple[str, ...] = ()
+    """Layers that stayed in float in a network that was quantized to INT8."""
 
     @property
     def loss(self) -> float:

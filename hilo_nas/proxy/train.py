@@ -102,6 +102,7 @@ class TrainingWork(Work):
             self._build_result(in_int8, training, is_baseline=is_baseline),
             float_value=result.value,
             drop_error=drop_error(training.plan.metric, in_float, in_int8),
+            float_layers=in_int8.float_layers,
         )
 
     def _build_result(self, result: HeldOutResult, training: Training, *, is_baseline: bool) -> Result:
@@ -234,24 +235,25 @@ class Training:
             if batchnorms:
                 self._update_batchnorms(batchnorms, infer, micro_batch)
             run: Callable[[Tensor], Tensor] = infer
+            float_layers: tuple[str, ...] = ()
             if int8_runtime is not None:
-                run, micro_batch = self._quantize(int8_runtime), MicroBatch(INT8_BATCH_SIZE, self._emit)
+                (run, float_layers), micro_batch = self._quantize(int8_runtime), MicroBatch(INT8_BATCH_SIZE, self._emit)
             result = predict(model, run, self._val_images, self._val_places, micro_batch)
         self._check_finite(result.loss)
-        return result
+        return dataclasses.replace(result, float_layers=float_layers)
 
-    def _quantize(self, runtime: str) -> Callable[[Tensor], Tensor]:
-        """Returns a function from stored images to the logits of the averaged weights in INT8."""
+    def _quantize(self, runtime: str) -> tuple[Callable[[Tensor], Tensor], tuple[str, ...]]:
+        """Returns a function from stored images to the logits of the averaged weights in INT8, and the float layers."""
         from hilo_nas.models.convert.quantization import CALIBRATION_IMAGES  # only studies in INT8 need it
 
         stored, _ = self._images.take(self._sample_places[:CALIBRATION_IMAGES])
-        run = build_int8_inference(self._average.module, self._augmenter.plain(stored), runtime)
+        run, float_layers = build_int8_inference(self._average.module, self._augmenter.plain(stored), runtime)
 
         def infer(images: Tensor) -> Tensor:
             self._report_progress(self.images_seen)
             return run(self._augmenter.plain(images))
 
-        return infer
+        return infer, float_layers
 
     def _update_batchnorms(
         self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], micro_batch: MicroBatch

@@ -104,6 +104,8 @@ class Result:
     """Value of the same network before it was quantized. None if it was scored in float."""
     drop_error: float | None = None
     """Standard error of `float_value - value`. None like `float_value`."""
+    float_layers: tuple[str, ...] = ()
+    """Layers that stayed in float in the quantized network."""
     is_baseline: bool = False
     """True if the value was computed by the rule for networks other than LITv2 (`Proxy.baseline_version`)."""
 

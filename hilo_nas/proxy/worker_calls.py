@@ -111,4 +111,5 @@ def _build_score(result: Result, job: ScoreJob, seconds: float) -> ProxyScore:
         scored_at=utc_now(),
         float_value=result.float_value,
         drop_error=result.drop_error,
+        float_layers=result.float_layers,
     )

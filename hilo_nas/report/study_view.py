@@ -78,6 +78,8 @@ class NetworkView:
     """Value before quantization to INT8. None if networks are scored in float, and so is `drop_error`."""
     drop_error: float | None = None
     """Standard error of `float_value - value`."""
+    float_layers: tuple[str, ...] = ()
+    """Layers that stayed in float in the quantized network."""
     probability: float | None = None
     """P(front)."""
     parameters: int | None = None
@@ -239,7 +241,7 @@ def _view_trial(
         spread = score.half_width if half_width is None else half_width  # a rung's score has no entry in the front
         figures |= {"value": score.value, "value_low": score.value - spread, "value_high": score.value + spread}
         figures |= {"images_seen": score.images_seen, "seeds": score.seeds}
-        figures |= {"float_value": score.float_value, "drop_error": score.drop_error}
+        figures |= {name: getattr(score, name) for name in ("float_value", "drop_error", "float_layers")}
     arch, made = record.arch, manifest.created_at  # copied results are older, and another study paid for them
     timing_s = math.fsum(own.seconds for own in record.measurements if own.measured_at >= made)
     training_s = math.fsum(own.seconds for own in record.scores if own.scored_at >= made)

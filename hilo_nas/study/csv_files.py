@@ -68,7 +68,7 @@ COLUMNS = (
   (`Front.ties`) have the same format.
 * A baseline has no knobs. Its `key` is its name, `timm:NAME`.
 * Scores in INT8 add two columns: `float_value`, the value before quantization, and `drop_error`, the standard error of
-  the difference.
+  the difference. If layers stay in float, a third one, `float_layers`, joins their names by hyphens.
 * Each condition other than the objective adds three columns, `NAME@LABEL`.
 * Each further target adds `on_front@LABEL`, True for the members of its front under its first condition.
 """
@@ -79,6 +79,8 @@ _MEASURED = (
 _SCORED = ("value", "standard_error", "metric", "loss", "images_seen", "seeds")
 _QUANTIZED = ("float_value", "drop_error")
 """Columns of scores in INT8."""
+_FLOAT_LAYERS = "float_layers"
+"""Column of scores in INT8 in which layers stayed in float."""
 _FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")
 """Columns for each further condition (`timing.also`). Only the objective, the first condition, has all columns."""
 _PAUSE_S = 5.0
@@ -193,11 +195,14 @@ def _header(records: Sequence[TrialRecord]) -> list[str]:
     """Returns the names of all columns. Conditions other than the objective follow in the order of measurement."""
     labels: dict[str, None] = {}
     quantized: tuple[str, ...] = ()
+    has_float_layers = False
     for record in records:
         if record.score is not None and record.score.float_value is not None:
             quantized = _QUANTIZED
+            has_float_layers = has_float_layers or bool(record.score.float_layers)
         if len(record.measurements) > 1:
             labels |= dict.fromkeys(list(record.measurements_by_condition())[1:])
+    quantized += (_FLOAT_LAYERS,) * has_float_layers
     targets = [f"on_front@{label}" for label in _further_targets(records)]
     return [*COLUMNS, *quantized, *(f"{name}@{label}" for label in labels for name in _FURTHER), *targets]
 
@@ -246,7 +251,8 @@ def row_of(record: TrialRecord) -> dict[str, Any]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
         row |= {name: getattr(record.score, name) for name in (*_SCORED, *_QUANTIZED)} | {
-            "has_trained": record.has_trained
+            "has_trained": record.has_trained,
+            _FLOAT_LAYERS: _join(record.score.float_layers) or None,
         }
     return row
 

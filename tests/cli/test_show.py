@@ -50,7 +50,20 @@ def test_a_score_in_int8_is_shown_with_the_value_in_float(tmp_path, capsys):
     quantized = build_record(0, scores=(build_score(0.7, float_value=0.71, drop_error=0.002),))
     write_study(tmp_path / "studies", "int8", [quantized])
     assert main(["show", "int8:0"]) == 0
-    assert "71.0 %; quantized to INT8: -1.0 ± 0.4 points" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "71.0 %; quantized to INT8: -1.0 ± 0.4 points" in text
+    assert "float layers" not in text
+
+
+def test_the_layers_that_stay_in_float_are_shown(tmp_path, capsys):
+    scores = (
+        build_score(0.7, float_value=0.71, drop_error=0.002, float_layers=("layers.0.blocks.0.mlp.fc1", "head.fc")),
+    )
+    write_study(tmp_path / "studies", "int8", [build_record(0, scores=scores)])
+    assert main(["show", "int8:0"]) == 0
+    assert "layers.0.blocks.0.mlp.fc1, head.fc. Its timing quantizes them too" in capsys.readouterr().out
+    assert main(["show", "int8:0", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["float_layers"] == ["layers.0.blocks.0.mlp.fc1", "head.fc"]
 
 
 def test_the_shares_of_the_parts_add_up(capsys):

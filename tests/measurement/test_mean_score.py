@@ -5,7 +5,7 @@ import math
 import pytest
 from builders import build_score
 
-from hilo_nas.measurement import mean_score
+from hilo_nas.measurement import ProxyScore, mean_score
 
 
 def test_one_seed_stands_for_itself():
@@ -40,3 +40,12 @@ def test_the_drop_of_several_seeds_is_that_of_their_means():
     assert (mean.value, mean.float_value) == (pytest.approx(0.45), pytest.approx(0.47))
     assert mean.drop_error == pytest.approx(0.004)
     assert mean_score([build_score(0.4), build_score(0.5, seed=1)]).float_value is None
+
+
+def test_the_mean_names_each_layer_that_stayed_in_float_with_any_seed():
+    scores = [
+        build_score(0.4, seed=seed, float_layers=names) for seed, names in enumerate([("a", "b"), ("b", "c"), ()])
+    ]
+    assert mean_score(scores).float_layers == ("a", "b", "c")
+    assert ProxyScore.from_dict(scores[0].to_dict()) == scores[0]
+    assert "float_layers" not in scores[2].to_dict()

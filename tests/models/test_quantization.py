@@ -2,6 +2,8 @@
 
 import importlib.util
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -74,20 +76,29 @@ def test_calibration_images_set_the_ranges(runtime):
 
 
 @needs_nncf
-def test_nncf_quantizes_all_linear_layers_and_convolutions():
+def test_nncf_quantizes_all_linear_layers_and_convolutions_and_nothing_else():
     network = to_openvino(capture(build_form(copy_of(build(SMALL)), "openvino", "int8"), images(1)))
     network.reshape([1, 3, 64, 64])
-    network = quantize_openvino(network, images(1), corrects_bias=False)
+    network, _ = quantize_openvino(network, images(1), {}, corrects_bias=False)
     layers = [op for op in network.get_ops() if op.get_type_name() in ("MatMul", "Convolution", "GroupConvolution")]
     assert len(layers) > 20
     for layer in layers:  # weights in INT8 are followed by their scale
         assert layer.input_value(1).get_node().get_type_name() == "Multiply", layer.get_friendly_name()
+    quantized = [op for op in network.get_ops() if op.get_type_name() == "FakeQuantize"]
+    assert {kind for op in quantized for kind in readers_of(op)} <= {"MatMul", "Convolution", "GroupConvolution"}
+
+
+def readers_of(operator: Any) -> Iterator[str]:
+    """Yields the types of the operators that read an output, after it may have been moved."""
+    for target in operator.output(0).get_target_inputs():
+        kind = target.get_node().get_type_name()
+        yield from readers_of(target.get_node()) if kind in ("Reshape", "Transpose") else [kind]
 
 
 @needs_onnxruntime
 def test_onnxruntime_quantizes_all_linear_layers_and_convolutions():
     program = to_onnx(capture(build_form(copy_of(build(SMALL)), "onnxruntime", "int8"), images(1)))
-    network = quantize_onnx(program.model_proto, images(3))
+    network, _ = quantize_onnx(program.model_proto, images(3), {})
     producers = {name: node.op_type for node in network.graph.node for name in node.output}
     layers = [node for node in network.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     assert len(layers) > 20
@@ -111,10 +122,10 @@ def draw(space: str, seed: int) -> tuple[LITv2, Tensor]:
 
 @pytest.mark.slow
 @needs_nncf
-def test_a_network_whose_random_weights_amplify_the_error_is_timed_all_the_same():
-    model, batch = draw("litv2_cifar", 1)
+def test_a_network_with_norms_and_sampling_positions_in_float_is_close_to_torch():
+    model, batch = draw("litv2_cifar", 1)  # with them in INT8, the outputs differ by more than 30 %
     found = convert(model, batch, "openvino", precision="int8")
-    assert output_share(found.read_output(), expected_output(model, batch)) > 0.3
+    assert output_share(found.read_output(), expected_output(model, batch)) < 0.1
 
 
 @needs_nncf

@@ -41,6 +41,21 @@ class Linear(nn.Module):
         return self.fc(x.double().flatten(1))
 
 
+class Outliers(nn.Module):
+    """A network whose layer `fc1` has an input channel 1,000 times as large as the others; its weights undo that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc1, self.fc2 = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(128, 32), nn.Linear(32, 10)
+        self.register_buffer("scale", torch.tensor([1000.0] + [1.0] * 127))
+        with torch.no_grad():
+            self.fc1.weight /= self.scale
+        self.fc1.requires_grad_(False)  # a step of its weights would be 1,000 times as large as well
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.fc1(self.conv(x).flatten(1) * self.scale).relu())
+
+
 class Cramped(nn.Module):
     """A network that runs out of memory beyond a number of images; a test changes it as a larger card would."""
 

@@ -107,6 +107,14 @@ def test_a_quantized_score_has_the_float_value_of_the_same_training(digits16, ru
     assert in_int8["plan_hash"] != in_float["plan_hash"]
 
 
+def test_a_quantized_score_names_the_layers_that_stayed_in_float(digits16):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    quantized = plan(images=64, int8_runtime="onnxruntime")
+    assert tuple(score(digits16, quantized, subject={"layer": "proxy.layers:Outliers"})["float_layers"]) == ("fc1",)
+    assert not score(digits16, quantized)["float_layers"]
+
+
 def test_only_a_training_is_scored_in_int8():
     with pytest.raises(UsageError, match="int8_runtime needs a proxy that trains, but the proxy is params"):
         plan(proxy="params", images=1, recipe="formula-1", int8_runtime="openvino")

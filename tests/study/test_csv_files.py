@@ -261,6 +261,15 @@ def test_scores_in_int8_have_columns_for_what_quantization_costs():
     assert frame.loc[1, ["float_value", "drop_error"]].isna().all()
 
 
+def test_layers_that_stayed_in_float_have_a_column():
+    score = build_score(0.5, float_value=0.52, drop_error=0.01, float_layers=("patch_embed.proj", "head.fc"))
+    quantized = build_record(1, scores=(build_score(0.5, float_value=0.52, drop_error=0.01),))
+    frame = read_trials([build_record(0, scores=(score,)), quantized])
+    assert list(frame.columns)[-3:] == ["float_value", "drop_error", "float_layers"]
+    assert frame.loc[0, "float_layers"] == "patch_embed.proj-head.fc"
+    assert frame.float_layers.isna().tolist() == [False, True]
+
+
 def test_a_baseline_has_no_knobs_and_no_place_on_the_front():
     baseline = build_record(0, 2000.0, 0.9, origin="baseline:swift", subject=Subject(timm="swift"))
     frame = read_trials([baseline, build_record(1)])

@@ -17,6 +17,7 @@ from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
 from hilo_nas.models.convert.runtime_form import FORM_NAME, LITv2Form, build_form
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
+from hilo_nas.models.convert.sensitive_layers import find_sensitive_layers
 from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["BOUNDS", "allowed_share", "check_file_precision", "convert", "expected_output", "load_onnx", "output_share"]
@@ -54,7 +55,8 @@ def convert(
         threads: Number of threads of the runtime. Defaults to the number of torch threads.
         precision: fp32, bf16, fp16 or int8.
         calibration: Images for the quantization to int8, shape (N, C, H, W), preprocessed like those of the network's
-            use. Defaults to the batch, which suffices for a timing.
+            use. Sensitive layers (`sensitive_layers`) stay in float. Defaults to the batch, which suffices for a
+            timing: all layers are quantized, because the errors of random weights say nothing about trained ones.
 
     Raises:
         UsageError: The runtime is unknown or not installed, or it does not support the precision.
@@ -70,6 +72,7 @@ def convert(
     dtype = DTYPES.get(precision, torch.float32) if runtime == "onnxruntime" else torch.float32
     network = build_form(copy_of(model, dtype), runtime, precision)
     program = capture(network, image)
+    names: tuple[str, ...] = ()
     ranges = image if calibration is None else calibration
 
     def load(graph: Any, precision: str) -> Converted:
@@ -83,10 +86,11 @@ def convert(
     if precision == "int8":  # random weights can amplify the error of quantization, so compare before it
         in_float = load(graph, "fp32").read_output()[compared]
         _check_output(in_float, expected, f"{name} in {runtime} before quantization", "fp32", model, image[compared])
+        sensitive = {} if calibration is None else find_sensitive_layers(program, calibration)
         if runtime == "openvino":
-            graph = quantize_openvino(graph, ranges, corrects_bias=calibration is not None)
+            graph, names = quantize_openvino(graph, ranges, sensitive, corrects_bias=calibration is not None)
         else:
-            graph = quantize_onnx(graph, ranges)
+            graph, names = quantize_onnx(graph, ranges, sensitive)
     opened = load(graph, precision)
     if runtime == "openvino":
         form, merging = opened.form, "DeformableConvolution"
@@ -97,7 +101,7 @@ def convert(
     if has_deform(program):
         form += f" dcn={merging}"
     _check_output(opened.read_output()[compared], expected, f"{name} in {form}", precision, model, image[compared])
-    return dataclasses.replace(opened, form=form)
+    return dataclasses.replace(opened, form=form, float_layers=names)
 
 
 def expected_output(model: nn.Module, image: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from hilo_nas.models.convert.checked import BOUNDS, allowed_share, expected_outp
 from hilo_nas.models.convert.libraries import refusals
 from hilo_nas.models.convert.runtime_form import build_form
 
-__all__ = ["CHECK", "FileCheck", "capture_for_file"]
+__all__ = ["CHECK", "FLOAT_LAYERS", "FileCheck", "WrittenFile", "capture_for_file"]
 
 CHECK = "hilo_nas.check"
 """Key of the check in the metadata of a file."""
+FLOAT_LAYERS = "hilo_nas.float_layers"
+"""Key of the layers that stay in float in the metadata of a file in INT8, a list in JSON."""
 _SEED = 0
 _MARGIN, _MIN_SHARE = 3, 0.02
 """Tolerance of a quantized file on another machine: a multiple of its difference on this one, and its minimum.
@@ -30,6 +32,16 @@ _MARGIN, _MIN_SHARE = 3, 0.02
 Processors with and without VNNI round differently."""
 
 Images = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """What a written file accepts and contains."""
+
+    is_dynamic: bool
+    """True if the file accepts any batch size, False if it accepts one image."""
+    float_layers: tuple[str, ...] = ()
+    """Layers that stay in float in a file in INT8."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

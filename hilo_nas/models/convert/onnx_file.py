@@ -7,6 +7,7 @@ versions can differ. Height and width are fixed, because the sampling positions 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.capture import to_onnx
-from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, capture_for_file
+from hilo_nas.models.convert.file_check import CHECK, FLOAT_LAYERS, FileCheck, Images, WrittenFile, capture_for_file
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.quantization import quantize_onnx
+from hilo_nas.models.convert.sensitive_layers import find_sensitive_layers
 from hilo_nas.study.records import write_atomically
 
 __all__ = ["verify", "write"]
@@ -31,10 +33,11 @@ def write(
     shape: tuple[int, int, int],
     metadata: Mapping[str, str],
     calibration: Tensor | None = None,
-) -> bool:
+) -> WrittenFile:
     """Writes a network to one ONNX file in float32 or INT8, after a comparison of ONNX Runtime with torch.
 
-    The input is named `image`, the output `output`. The metadata contains the outputs of torch for `verify`.
+    The input is named `image`, the output `output`. The metadata contains the outputs of torch for `verify`. Sensitive
+    layers (`sensitive_layers`) of a file in INT8 stay in float, and their names are in its metadata.
 
     Args:
         model: Network to export; not changed.
@@ -45,7 +48,7 @@ def write(
             like those of the network's use. None writes float32.
 
     Returns:
-        True if the file accepts any batch size; False if it accepts only one image.
+        What the file accepts and contains.
 
     Raises:
         UsageError: The libraries of the exporter are not installed.
@@ -55,17 +58,20 @@ def write(
     precision = "fp32" if calibration is None else "int8"
     program, check = capture_for_file(model, shape, "onnxruntime", precision=precision)
     proto = to_onnx(program).model_proto
+    float_layers: tuple[str, ...] = ()
     if calibration is not None:
         session, version = _open(_serialize(proto), "the network in float")
         check.compare(_runner(session), "the network in float", version)
-        proto = quantize_onnx(proto, calibration)
+        sensitive = find_sensitive_layers(program, calibration)
+        proto, float_layers = quantize_onnx(proto, calibration, sensitive)
+        metadata = {**metadata, FLOAT_LAYERS: json.dumps(float_layers)}
         session, version = _open(_serialize(proto), "the network")
         check = check.for_quantized(_runner(session), "the network", version)
     import_library("onnx", "writing ONNX").helper.set_model_props(proto, {**metadata, CHECK: check.to_text()})
     content = _serialize(proto)
     _verify(content, "the network")
     write_atomically(path, content)
-    return check.is_dynamic
+    return WrittenFile(is_dynamic=check.is_dynamic, float_layers=float_layers)
 
 
 def _serialize(proto: Any) -> bytes:

@@ -6,6 +6,7 @@ The program that loads the file chooses the precision. By default, OpenVINO uses
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.capture import to_openvino
 from hilo_nas.models.convert.checked import check_file_precision
-from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, capture_for_file
+from hilo_nas.models.convert.file_check import CHECK, FLOAT_LAYERS, FileCheck, Images, WrittenFile, capture_for_file
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.quantization import quantize_openvino
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_openvino
+from hilo_nas.models.convert.sensitive_layers import find_sensitive_layers
 
 __all__ = ["load", "verify", "write"]
 
@@ -37,8 +39,10 @@ def write(
     shape: tuple[int, int, int],
     metadata: Mapping[str, str],
     calibration: Tensor | None = None,
-) -> bool:
+) -> WrittenFile:
     """Writes a network to an OpenVINO file (.xml) and a file of float32 or INT8 weights (.bin) in the same folder.
+
+    Sensitive layers (`sensitive_layers`) of a file in INT8 stay in float, and their names are in its metadata.
 
     Args:
         model: Network to export; not changed.
@@ -49,7 +53,7 @@ def write(
             like those of the network's use. None writes float32.
 
     Returns:
-        True if the file accepts any batch size; False if it accepts only one image.
+        What the file accepts and contains.
 
     Raises:
         UsageError: OpenVINO is not installed.
@@ -59,13 +63,16 @@ def write(
     precision = "fp32" if calibration is None else "int8"
     program, check = capture_for_file(model, shape, "openvino", precision=precision)
     network = to_openvino(program)
+    float_layers: tuple[str, ...] = ()
     with refusals("OpenVINO must be able to write the network", "Use another format."):
         network.reshape([-1 if check.is_dynamic else 1, *shape])
         if calibration is not None:
             core = openvino.Core()
             in_float = core.compile_model(network, "CPU", _CHECKED)
             check.compare(_runner(in_float), "the network in float", _version(openvino))
-            network = quantize_openvino(network, calibration, corrects_bias=True)
+            sensitive = find_sensitive_layers(program, calibration)
+            network, float_layers = quantize_openvino(network, calibration, sensitive, corrects_bias=True)
+            metadata = {**metadata, FLOAT_LAYERS: json.dumps(float_layers)}
             in_int8 = core.compile_model(network, "CPU", _CHECKED)
             check = check.for_quantized(_runner(in_int8), "the network", _version(openvino))
         network.inputs[0].get_tensor().set_names({"image"})
@@ -73,7 +80,7 @@ def write(
         for name, text in {**metadata, CHECK: check.to_text()}.items():
             network.set_rt_info(text, [_GROUP, name.removeprefix(f"{_GROUP}.")])
         openvino.save_model(network, path, compress_to_fp16=False)
-    return check.is_dynamic
+    return WrittenFile(is_dynamic=check.is_dynamic, float_layers=float_layers)
 
 
 def verify(path: Path) -> str:

@@ -88,8 +88,8 @@ def build_form(model: nn.Module, runtime: str, precision: str = "fp32", *, dynam
         ).eval()
 
 
-class LITv2Form(nn.Sequential):
-    """LITv2 in the form for a runtime.
+class LITv2Form(nn.Module):
+    """LITv2 in the form for a runtime. Its layers have the names of the training form.
 
     Args:
         source: Training form.
@@ -98,9 +98,19 @@ class LITv2Form(nn.Sequential):
     """
 
     def __init__(self, source: LITv2, *, max_conv_dim: int, has_bag: bool) -> None:
+        super().__init__()
         assert isinstance(source.patch_embed, PatchEmbed)
+        self.patch_embed = _PatchForm(source.patch_embed)
         stages = (_StageForm(stage, max_conv_dim, has_bag) for stage in source.layers if isinstance(stage, Stage))
-        super().__init__(_PatchForm(source.patch_embed), *stages, _HeadForm(source))
+        self.layers = nn.Sequential(*stages)
+        self.norm, self.head = source.norm, source.head
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Returns the output of the head."""
+        x_BHWC = self.layers(self.patch_embed(x_BCHW))
+        y_BNC = self.norm(_to_tokens(x_BHWC))
+        y: Tensor = self.head(_view_nchw(_to_map(y_BNC, *x_BHWC.shape[1:3])))
+        return y
 
 
 def _to_tokens(x_BHWC: Tensor) -> Tensor:
@@ -210,21 +220,24 @@ class _HiLoForm(nn.Module):
 
     def __init__(self, source: HiLo) -> None:
         super().__init__()
-        self.source = source
+        self.window_size, self.hifi_heads, self.lofi_heads = source.window_size, source.hifi_heads, source.lofi_heads
+        if source.hifi_heads:
+            self.h_qkv, self.h_proj = source.h_qkv, source.h_proj
+        if source.lofi_heads:
+            self.l_q, self.l_kv, self.l_proj = source.l_q, source.l_kv, source.l_proj
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        source = self.source
         _, H, W, _ = x_BHWC.shape
-        x_BHWC = pad_map(x_BHWC, source.window_size)
+        x_BHWC = pad_map(x_BHWC, self.window_size)
         size = x_BHWC.shape[1:3]
         x_BNC, parts = _to_tokens(x_BHWC), []
-        if source.hifi_heads:
-            y_BHWC = attend_windows(_to_map(source.h_qkv(x_BNC), *size), source.window_size, source.hifi_heads)
-            parts.append(source.h_proj(_to_tokens(y_BHWC)))
-        if source.lofi_heads:
-            kv_BMC = source.l_kv(_pool_tokens(x_BHWC, source.window_size))
-            y_BHWC = attend_far(_to_map(source.l_q(x_BNC), *size), kv_BMC, source.lofi_heads)
-            parts.append(source.l_proj(_to_tokens(y_BHWC)))
+        if self.hifi_heads:
+            y_BHWC = attend_windows(_to_map(self.h_qkv(x_BNC), *size), self.window_size, self.hifi_heads)
+            parts.append(self.h_proj(_to_tokens(y_BHWC)))
+        if self.lofi_heads:
+            kv_BMC = self.l_kv(_pool_tokens(x_BHWC, self.window_size))
+            y_BHWC = attend_far(_to_map(self.l_q(x_BNC), *size), kv_BMC, self.lofi_heads)
+            parts.append(self.l_proj(_to_tokens(y_BHWC)))
         y_BNC = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return _to_map(y_BNC, *size)[:, :H, :W]
 
@@ -301,16 +314,3 @@ class _StageForm(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         y_BHWC: Tensor = self.blocks(self.downsample(x_BHWC))
         return y_BHWC
-
-
-class _HeadForm(nn.Module):
-    """Final norm and classifier."""
-
-    def __init__(self, source: LITv2) -> None:
-        super().__init__()
-        self.norm, self.head = source.norm, source.head
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        y_BNC = self.norm(_to_tokens(x_BHWC))
-        y: Tensor = self.head(_view_nchw(_to_map(y_BNC, *x_BHWC.shape[1:3])))
-        return y

@@ -39,6 +39,8 @@ class Converted:
     """Function that runs the batch once and waits for the output. `call` calls it."""
     read_output: Callable[[], Tensor]
     """Function that returns the first output of the last call, in float32 on the CPU."""
+    float_layers: tuple[str, ...] = ()
+    """Layers that stay in float in a quantized network."""
 
     def call(self) -> None:
         """Runs the batch once and waits for the output. Does not copy the input or the output."""

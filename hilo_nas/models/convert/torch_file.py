@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.capture import without_torchvision
-from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, capture_for_file
+from hilo_nas.models.convert.file_check import CHECK, FileCheck, Images, WrittenFile, capture_for_file
 from hilo_nas.models.convert.libraries import refusals
 
 __all__ = ["verify", "write"]
 
 
-def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> bool:
+def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> WrittenFile:
     """Writes a network to one file in float32 that `torch.export.load` reads.
 
     Args:
@@ -26,7 +26,7 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
         metadata: Additional metadata, which `torch.export.load(path, extra_files=...)` returns.
 
     Returns:
-        True if the file accepts any batch size; False if it accepts only one image.
+        What the file accepts and contains.
 
     Raises:
         UsageError: The version of torch is too old.
@@ -39,7 +39,7 @@ def write(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata
             node.meta.pop("stack_trace", None)  # it contains paths of this machine
     with refusals("torch must be able to write the network", "Use another format."), torch.no_grad():
         torch.export.save(program, path, extra_files={**metadata, CHECK: check.to_text()})
-    return check.is_dynamic
+    return WrittenFile(is_dynamic=check.is_dynamic)
 
 
 def verify(path: Path) -> str:
