@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.errors import HiloNasError, is_out_of_memory
-from hilo_nas.events import Emit, TrainingProgressed
+from hilo_nas.events import Emit, TrainingProgressed, TrainingStarted
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
@@ -47,6 +47,7 @@ from hilo_nas.proxy.score import (
     score_top1,
 )
 from hilo_nas.proxy.work import Result, ScoreJob, Work
+from hilo_nas.study.records import Subject
 
 __all__ = ["Training", "TrainingWork"]
 
@@ -80,6 +81,8 @@ class TrainingWork(Work):
         }
         if job.checkpoint is not None and job.checkpoint.exists():
             training.load_state(load_checkpoint(job.checkpoint, name, job.until, emit))
+        key = Subject.from_dict(job.subject).key
+        emit(TrainingStarted(key=key, seed=job.seed, images_seen=training.images_seen, images_total=job.until))
         for _ in training.steps(job.until):
             pass
         if job.checkpoint is not None:
