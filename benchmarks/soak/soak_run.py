@@ -88,7 +88,8 @@ class Soak:
         self.seen_records: list[TrialRecord] = []
         """Records of the last look."""
         self._seen: set[Fact] = set()
-        self._faults: list[str] = []
+        self.faults: list[str] = []
+        """Broken invariants, without those that the audit found."""
         self._counts: collections.Counter[str] = collections.Counter()
         self._begun_at = time.monotonic()
 
@@ -98,7 +99,7 @@ class Soak:
 
     def fault(self, text: str) -> None:
         """Adds a broken invariant to the report."""
-        self._faults.append(text)
+        self.faults.append(text)
         self._report(f"FAULT: {text}")
 
     def open_study(self) -> StoredStudy:
@@ -183,7 +184,7 @@ class Soak:
         if open_numbers:
             self.fault(f"trials {open_numbers} are open after the last search")
         undisturbed = self._run_undisturbed(len(records))
-        faults = [*self._faults, *self.audit.faults, *compare_networks(records, undisturbed)]
+        faults = [*self.faults, *self.audit.faults, *compare_networks(records, undisturbed)]
         return {
             "faults": faults,
             **dict(sorted(self._counts.items())),

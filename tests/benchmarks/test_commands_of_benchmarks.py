@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-BENCHMARKS = ("official", "releases", "samplers", "tables", "training")
+BENCHMARKS = ("official", "releases", "samplers", "soak", "tables", "training")
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,8 @@ def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
         ("tables --data digits", "study.name is required, but was left out. Use --study NAME."),
         ("training --space litv2_tabular", "litv2_tabular has no anchor to train. Name a NETWORK."),
         ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
+        ("soak .", ". exists already. Name a new folder."),
+        ("soak new --only rain", "only must be one of kill of the search, "),
         ("releases --seconds 0", "seconds must be above 0, but got 0"),
     ],
 )
