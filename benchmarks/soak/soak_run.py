@@ -39,6 +39,10 @@ SEARCH = (
 IDLE_TIMEOUT_S = 30.0
 _EARLY_SHARE = 0.15
 """Share of disturbances at the start of a search. The others wait until it has written a record."""
+_SECRET = "hf_soak_test_secret"
+"""Value of an environment variable that no file of the study may hold."""
+_LOCAL = ("local.yaml", "logs/", "checkpoints/")
+"""Files of a study that may name folders of this machine, because they are not meant for others."""
 _LOG_SIGNS = 3000
 """Number of characters at the end of the log that explain the end of a search."""
 
@@ -77,7 +81,7 @@ class Soak:
         pause_s: float = 12.0,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._environment = make_folders(folder)
+        self._environment = {**make_folders(folder), "HF_TOKEN": _SECRET}
         self._folder, self._arguments, self._pause_s, self._report = folder, tuple(arguments), pause_s, report
         self.search = WatchedSearch(folder, "soak", self._arguments, self._environment)
         self.cache = folder / "cache"
@@ -179,6 +183,7 @@ class Soak:
             self.fault(f"the last search ended with exit code {code}")
         self.look(is_stopped=True)
         self._damage_posteriors()
+        self._check_texts()
         records = self.seen_records
         open_numbers = [record.number for record in records if record.is_open]
         if open_numbers:
@@ -211,6 +216,14 @@ class Soak:
         if done.returncode or before != {name: after[name] for name in after if name != "posteriors.json"}:
             self.fault(f"the repair of posteriors.json ended with {done.returncode} or changed other files")
         self.count("damaged posteriors")
+
+    def _check_texts(self) -> None:
+        """Checks that the study holds no value of the environment, and no folder of this machine where it is shared."""
+        for name, content in read_files(self.search.path).items():
+            if _SECRET.encode() in content:
+                self.fault(f"{name} holds the value of an environment variable")
+            if not name.startswith(_LOCAL) and str(self._folder).encode() in content:
+                self.fault(f"{name} holds a path of this machine")
 
     def _run_undisturbed(self, trials: int) -> Sequence[TrialRecord]:
         search = WatchedSearch(self._folder, "undisturbed", self._arguments, self._environment)

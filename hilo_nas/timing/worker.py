@@ -156,7 +156,8 @@ class Worker:
             self._receive(self._idle_timeout_s, kills_before)
         except WorkerHungError as error:  # it hung without work, so the task is not to blame
             self.close()
-            raise WorkerDiedError(str(error)) from error
+            text = f"{self._name} hung without work and did not answer for {self._idle_timeout_s:g} s"
+            raise WorkerDiedError(text) from error
 
     def _receive(self, timeout_s: float, kills_before: int | None) -> dict[str, Any]:
         """Returns the child's next message."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,20 @@ def test_wrong_input_is_refused_with_the_way_out(home, capsys, arguments, messag
 def test_a_fault_of_the_code_is_raised_with_debug(capsys):
     with pytest.raises(ValueError, match="nowhere"):
         main("samplers", ["nowhere", "--debug"])
+
+
+def test_the_soak_tests_of_the_documentation_have_the_options_that_they_name(capsys):
+    main("soak", ["--help"])
+    known = capsys.readouterr().out
+    docs = Path(__file__).parents[2] / "docs"
+    commands = [
+        line
+        for path in sorted(docs.glob("*.md"))
+        for line in path.read_text().splitlines()
+        if line.startswith("python -m benchmarks.soak ")
+    ]
+    assert commands
+    assert all(word in known for line in commands for word in line.split() if word.startswith("--"))
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
