@@ -214,7 +214,8 @@ class Audit:
             self._fault(f"trial {event.number} reached {images} images, but has no record")
             return
         training = self._trainings[record.key]
-        self._close_leg(training, is_scored=True)
+        if training.leg is not None and training.leg[1] == images:  # a resumed search decides again at the last rung
+            self._close_leg(training, is_scored=True)
         training.images_seen = max(training.images_seen, images)
         if images == event.images_total or record.is_baseline:
             return  # nothing is decided
