@@ -88,7 +88,7 @@ class Audit:
         """Checks everything that has happened since the last call.
 
         Args:
-            study: The study, opened anew.
+            study: The study, opened again from its files.
             is_stopped: True if no search is running in it.
 
         Raises:
@@ -119,7 +119,7 @@ class Audit:
         self._excused |= set(keys)
 
     def forget(self, study: StoredStudy, number: int) -> None:
-        """Takes over what a repair kept of a trial. Its lost scores may be computed again.
+        """Accepts that a repair kept only a part of a trial. Its lost scores may be computed again.
 
         Args:
             study: The repaired study.

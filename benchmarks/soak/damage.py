@@ -65,12 +65,14 @@ class DamageStudy:
 
     def strike(self, soak: Soak) -> bool:
         """Kills the search, damages one file and repairs the study."""
+        if not any(record.measurements for record in soak.seen_records):
+            return False
         soak.search.end(signal.SIGKILL)
         soak.look(is_stopped=True)
         study = soak.open_study()
-        records = [path for path in sorted(study.trials_path.glob("[0-9]*.json")) if b'"ratio"' in path.read_bytes()]
-        if not records:
-            return False
+        records = [
+            study.trials_path / f"{record.number:04d}.json" for record in soak.seen_records if record.measurements
+        ]
         damages: list[Callable[[Soak, StoredStudy, list[Path]], Path]] = [
             self._tear_record,
             self._tear_manifest,
@@ -141,10 +143,10 @@ class DamageCache:
 
     def strike(self, soak: Soak) -> bool:
         """Interrupts the search and damages one file of its image set."""
+        if not list((soak.cache / "data" / "sets").glob("*/*")):
+            return False
         soak.search.end(signal.SIGINT)
         files = [path for path in sorted((soak.cache / "data" / "sets").glob("*/*")) if path.stat().st_size > 1]
-        if not files:
-            return False
         path = soak.random.choice(files)
         os.chmod(path, 0o644)
         tear(path, soak.random)

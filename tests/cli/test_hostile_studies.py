@@ -1,7 +1,7 @@
 """Every command, tried with studies that mean harm: nothing runs, hangs, is deleted or acts on the terminal.
 
-The commands come from the command line itself, so that a new one without a call here fails a test. What times or trains
-does it with a fake machine.
+The commands come from the command line itself, so that a new one without a call here fails a test. Timings and
+trainings are those of a fake machine.
 """
 
 import json
