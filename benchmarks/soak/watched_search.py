@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ ENDLESS = ("--until-trials", "100000")
 """Arguments of a search that a test ends."""
 WORK_S = 300.0
 """Maximum seconds to wait for a search's first record."""
+END_S = 120.0
+"""Seconds in which a search must end after a signal."""
 ORPHAN_S = 5.0
 """Seconds in which a worker must end after its search ended."""
 
@@ -67,6 +70,8 @@ class WatchedSearch:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts or resumes the search."""
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script; it is inherited
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._started_at = time.time()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self._words(arguments), stdout=log, stderr=log, env=self._environment)
@@ -93,7 +98,7 @@ class WatchedSearch:
         return ([] if self.process is None else list(list_descendants(self.process.pid, processes))), processes
 
     def end(self, signum: int) -> tuple[int, int]:
-        """Sends a signal to the running search and waits for its end.
+        """Sends a signal to the running search and waits for its end. Kills it if it does not end in time.
 
         Returns:
             The exit code, and the number of its processes that were still running `ORPHAN_S` seconds later.
@@ -101,7 +106,11 @@ class WatchedSearch:
         assert self.process is not None, "a search must be running"
         workers, before = self.workers()
         self.process.send_signal(signum)
-        code = self.process.wait()
+        try:
+            code = self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
         self.process = None
         return code, count_survivors(workers, before, ORPHAN_S)
 
