@@ -39,6 +39,8 @@ SEARCH = (
 IDLE_TIMEOUT_S = 30.0
 _EARLY_SHARE = 0.15
 """Share of disturbances at the start of a search. The others wait until it has written a record."""
+_LAST_TRIALS = 6
+"""Number of networks that the last search measures, which nothing disturbs."""
 _SECRET = "hf_soak_test_secret"
 """Value of an environment variable that no file of the study may hold."""
 _LOCAL = ("local.yaml", "logs/", "checkpoints/")
@@ -179,7 +181,7 @@ class Soak:
         if self.search.process is not None:
             self.search.end(signal.SIGINT)
             self.look(is_stopped=True)
-        if code := self.search.start("--trials", "2").wait():
+        if code := self.search.start("--trials", str(_LAST_TRIALS)).wait():
             self.fault(f"the last search ended with exit code {code}")
         self.look(is_stopped=True)
         self._damage_posteriors()

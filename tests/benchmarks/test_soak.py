@@ -52,7 +52,7 @@ def test_each_kind_of_disturbance_has_a_name():
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_disturbed_search_loses_nothing_and_its_records_explain_it(tmp_path):
-    soak = Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=4.0)
+    soak = Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=8.0)
     for kind in Random(0).sample(kinds := all_disturbances(IDLE_TIMEOUT_S), len(kinds)):
         soak.disturb([kind])
     report = soak.finish()
