@@ -84,8 +84,8 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def edit_record(study, number, **changes):
-    path = study.trials_path / f"{number:04d}.json"
+def edit_record(study, trial, **changes):
+    path = study.trials_path / f"{trial:04d}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -287,6 +287,17 @@ def calls_of(words, study, home):
     return [[argument.format(**names) for argument in arguments] for arguments in COMMANDS[words]]
 
 
+WORKING = [*COMMANDS.keys() - {"space show", "space check", "bench ruler", "bench attention", "bench backbones"}]
+WORKING = sorted({*WORKING} - {"plan", "proxy check", "data show", "data check", "data write"})
+"""Commands whose first call works with a whole study. The others are given a study where they need something else."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", WORKING)
+def test_the_calls_work_with_a_study_that_means_no_harm(run, home, study, words):
+    assert run(words, calls_of(words, study, home)[0]) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("change", HOSTILE, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("words", sorted(COMMANDS))
@@ -312,7 +323,7 @@ def test_no_command_does_what_a_hostile_study_wants(run, home, study, words, cha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [nothing, local_code, data_of_code, control_signs, huge_network, no_numbers])
+@pytest.mark.parametrize("change", [local_code, control_signs])
 @pytest.mark.parametrize("name", CONVERTING)
 def test_no_export_for_a_runtime_does_what_a_hostile_study_wants(run, home, study, name, change):
     change(study, home / "mine")
