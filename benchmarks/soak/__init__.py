@@ -7,4 +7,7 @@
 * `audit`: replay of the decisions of the search from its records and its event log
 * `soak_run`: the run, the invariants and the report
 * `facts`, `process_tree`: parts that `benchmarks.kills` shares
+
+To test another evaluator, pass its settings as arguments of `Soak`, and add a class with `name` and `strike` to the
+disturbances, such as one that kills a node of a cluster.
 """
