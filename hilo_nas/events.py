@@ -250,8 +250,8 @@ class RoundTimed(Event):
 class TrainingStarted(Event):
     """A proxy training started, or was resumed from its checkpoint, and continues to its next score."""
 
-    key: str
-    """Key of the network, as in `TrialRecord.key`."""
+    subject: dict[str, Any]
+    """The network, in the format of `Subject.to_dict()`."""
     seed: int
     images_seen: int
     """Number of training images that the checkpoint has seen. 0 without a checkpoint."""

@@ -39,7 +39,7 @@ from hilo_nas.searching.sampling.optuna_study import OptunaStudy
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
 from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import SAMPLED, TrialRecord
+from hilo_nas.study.records import SAMPLED, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 
@@ -185,12 +185,13 @@ class Audit:
         self._finished.add(event.key)
 
     def _check_training(self, event: TrainingStarted) -> None:
-        training = self._trainings[event.key]
+        key = Subject.from_dict(event.subject).key
+        training = self._trainings[key]
         is_interrupted = training.leg is not None or training.run not in (0, self._run)
         self._close_leg(training, is_scored=False)
-        if event.images_seen < training.images_seen and event.key not in self._excused:
+        if event.images_seen < training.images_seen and key not in self._excused:
             self._fault(
-                f"the training of {event.key} started at {event.images_seen} images, but its last score is after "
+                f"the training of {key} started at {event.images_seen} images, but its last score is after "
                 f"{training.images_seen}: it did not find its checkpoint"
             )
         if is_interrupted:

@@ -47,7 +47,6 @@ from hilo_nas.proxy.score import (
     score_top1,
 )
 from hilo_nas.proxy.work import Result, ScoreJob, Work
-from hilo_nas.study.records import Subject
 
 __all__ = ["Training", "TrainingWork"]
 
@@ -81,8 +80,8 @@ class TrainingWork(Work):
         }
         if job.checkpoint is not None and job.checkpoint.exists():
             training.load_state(load_checkpoint(job.checkpoint, name, job.until, emit))
-        key = Subject.from_dict(job.subject).key
-        emit(TrainingStarted(key=key, seed=job.seed, images_seen=training.images_seen, images_total=job.until))
+        seen = training.images_seen
+        emit(TrainingStarted(subject=job.subject, seed=job.seed, images_seen=seen, images_total=job.until))
         for _ in training.steps(job.until):
             pass
         if job.checkpoint is not None:

@@ -31,9 +31,9 @@ class Machine(FakeMachine):
 
     def report(self, task):
         if isinstance(task, Score):
-            key = Subject.from_dict(task.subject).key
-            seen = self.trained[key]
-            self.emit(TrainingStarted(key=key, seed=task.seed, images_seen=seen, images_total=task.until))
+            seen = self.trained[Subject.from_dict(task.subject).key]
+            event = TrainingStarted(subject=task.subject, seed=task.seed, images_seen=seen, images_total=task.until)
+            self.emit(event)
 
     def score(self, subject, plan, seed, until, task):
         found = super().score(subject, plan, seed, until, task)

@@ -68,7 +68,7 @@ EVENTS = [
     BenchStepped(text="14x14, dim 768", done=1, total=9),
     NetworkPrepared(name="k", done=1, total=9),
     NetworksTimed(done=16, total=1000),
-    TrainingStarted(key="k", seed=0, images_seen=1024, images_total=3072),
+    TrainingStarted(subject={"timm": "resnet18"}, seed=0, images_seen=1024, images_total=3072),
     RungReached(number=1, images_seen=1000, images_total=9000, value=0.4, goes_on=True),
     ConfirmationForeseen(networks=3, trainings=6, seconds=90.0),
     SeedScored(number=1, seed=2, value=0.5, done=1, total=6),
