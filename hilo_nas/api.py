@@ -23,6 +23,7 @@ from hilo_nas.searching.configuration.resolve import condition_options, config_o
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.searching.opening.repair import Repaired
 from hilo_nas.searching.opening.repair import repair_study as repair_folder
+from hilo_nas.searching.opening.study_lock import check_unlocked
 from hilo_nas.study.further_conditions import find_condition
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy, find_study_folder, open_study, open_view
@@ -361,10 +362,14 @@ def search(
         "proxy_images": proxy_images,
         "proxy_img_size": proxy_img_size,
     }
-    from hilo_nas.searching import run_search
-
     named = {"space": space, **{SHORT_NAMES[name]: value for name, value in given.items()}}
-    asked = _fit(load_config(config, settings or {}, named), hours, on_event, evaluator)
+    asked = load_config(config, settings or {}, named)
+    if asked.study.name is not None:
+        check_unlocked(asked.study.name)
+
+    from hilo_nas.searching import run_search  # its imports are slow
+
+    asked = _fit(asked, hours, on_event, evaluator)
     report = None if asked.study.report is None else Path(asked.study.report)
     if report is not None:
         on_event = LiveReport(report, asked.study.name, on_event)

@@ -33,6 +33,7 @@ __all__ = [
     "SearchStarted",
     "SeedScored",
     "TrainingProgressed",
+    "TrainingStarted",
     "TrialFinished",
     "TrialStarted",
     "event_from_dict",
@@ -243,6 +244,19 @@ class RoundTimed(Event):
     """Expected number of rounds."""
     images_per_s: float
     """Raw speed of the candidate in this round."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingStarted(Event):
+    """A proxy training started, or was resumed from its checkpoint, and continues to its next score."""
+
+    subject: dict[str, Any]
+    """The network, in the format of `Subject.to_dict()`."""
+    seed: int
+    images_seen: int
+    """Number of training images that the checkpoint has seen. 0 without a checkpoint."""
+    images_total: int
+    """Number of training images at the next score."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,11 @@ def run(
 
 
 def _search(config: SearchConfig, hours: float | None, console: Console) -> None:
+    from hilo_nas.searching.opening.study_lock import check_unlocked
+
+    if config.study.name is not None:
+        check_unlocked(config.study.name)  # refuses a second search before the slow imports
+
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front_output import print_front

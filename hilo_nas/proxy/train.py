@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.errors import HiloNasError, is_out_of_memory
-from hilo_nas.events import Emit, TrainingProgressed
+from hilo_nas.events import Emit, TrainingProgressed, TrainingStarted
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
@@ -80,6 +80,8 @@ class TrainingWork(Work):
         }
         if job.checkpoint is not None and job.checkpoint.exists():
             training.load_state(load_checkpoint(job.checkpoint, name, job.until, emit))
+        seen = training.images_seen
+        emit(TrainingStarted(subject=job.subject, seed=job.seed, images_seen=seen, images_total=job.until))
         for _ in training.steps(job.until):
             pass
         if job.checkpoint is not None:

@@ -138,7 +138,7 @@ class Work(abc.ABC):
 
         Args:
             job: The network and all settings that affect its value.
-            emit: Receives `TrainingProgressed` and `Notice` events.
+            emit: Receives `TrainingStarted`, `TrainingProgressed` and `Notice` events.
 
         Raises:
             OutOfMemoryError: The network does not fit in memory.

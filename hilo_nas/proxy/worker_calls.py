@@ -62,7 +62,7 @@ def score_network(*, emit: Emit, **job: Any) -> dict[str, Any]:
     the cuBLAS workspace) because another process times networks on the same device.
 
     Args:
-        emit: Receives `TrainingProgressed` and `Notice` events.
+        emit: Receives `TrainingStarted`, `TrainingProgressed` and `Notice` events.
         **job: Fields of `ScoreJob`, as for `ScoreJob.from_dict`.
 
     Raises:

@@ -103,12 +103,15 @@ class Worker:
         """Size of the log when the current call began."""
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
+        self._imported: set[str] = set()
+        """Modules that the child has imported for earlier calls."""
 
     def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
         """Runs `module:function` in the child and returns its result as plain data. Its events go to `emit`.
 
         The function receives the arguments as keyword arguments, and `emit`. Any exception during the call, also one
-        from `emit`, ends the child. If the child dies before the function starts, it is started once more.
+        from `emit`, ends the child. The child is started once more if it dies before the function starts, or if it
+        hangs and had nothing to import.
 
         Raises:
             OutOfMemoryError: The function ran out of memory, or the kernel killed the child because of it.
@@ -136,13 +139,25 @@ class Worker:
         return message["result"]
 
     def _begin(self, task: Mapping[str, Any], kills_before: int | None) -> None:
-        """Sends the task to the child and waits until it begins. Starts the child if it is not running."""
-        connection = self._start()
+        """Sends the task to the child and waits until it begins. Starts the child if it is not running.
+
+        Only a child that must import the module has time for it.
+        """
+        connection, module = self._start(), task["function"].partition(":")[0]
         try:
             connection.send_bytes(json.dumps(task).encode())
         except ConnectionError as error:
             raise self._death_error(kills_before) from error
-        self._receive(max(self._idle_timeout_s, self._start_up_s), kills_before)
+        if module not in self._imported:
+            self._receive(max(self._idle_timeout_s, self._start_up_s), kills_before)
+            self._imported.add(module)
+            return
+        try:
+            self._receive(self._idle_timeout_s, kills_before)
+        except WorkerHungError as error:  # it hung without work, so the task is not to blame
+            self.close()
+            text = f"{self._name} hung without work and did not answer for {self._idle_timeout_s:g} s"
+            raise WorkerDiedError(text) from error
 
     def _receive(self, timeout_s: float, kills_before: int | None) -> dict[str, Any]:
         """Returns the child's next message."""
@@ -180,6 +195,7 @@ class Worker:
         if self._process is not None and self._process.poll() is None and self._connection is not None:
             return self._connection
         self.close()
+        self._imported.clear()
         ours, theirs = Pipe()
         search_path = os.pathsep.join(entry for entry in sys.path if entry)
         environment = {**os.environ, **self._environment, "PYTHONPATH": search_path}

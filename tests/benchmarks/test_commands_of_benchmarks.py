@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-BENCHMARKS = ("official", "releases", "samplers", "tables", "training")
+BENCHMARKS = ("official", "releases", "samplers", "soak", "tables", "training")
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,8 @@ def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
         ("tables --data digits", "study.name is required, but was left out. Use --study NAME."),
         ("training --space litv2_tabular", "litv2_tabular has no anchor to train. Name a NETWORK."),
         ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
+        ("soak .", ". exists already. Name a new folder."),
+        ("soak new --only rain", "only must be one of kill of the search, "),
         ("releases --seconds 0", "seconds must be above 0, but got 0"),
     ],
 )
@@ -61,6 +64,20 @@ def test_wrong_input_is_refused_with_the_way_out(home, capsys, arguments, messag
 def test_a_fault_of_the_code_is_raised_with_debug(capsys):
     with pytest.raises(ValueError, match="nowhere"):
         main("samplers", ["nowhere", "--debug"])
+
+
+def test_the_soak_tests_of_the_documentation_have_the_options_that_they_name(capsys):
+    main("soak", ["--help"])
+    known = capsys.readouterr().out
+    docs = Path(__file__).parents[2] / "docs"
+    commands = [
+        line
+        for path in sorted(docs.glob("*.md"))
+        for line in path.read_text().splitlines()
+        if line.startswith("python -m benchmarks.soak ")
+    ]
+    assert commands
+    assert all(word in known for line in commands for word in line.split() if word.startswith("--"))
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
-from hilo_nas.events import Notice, TrainingProgressed
+from hilo_nas.events import Notice, TrainingProgressed, TrainingStarted
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
@@ -148,8 +148,12 @@ def test_validation_data_of_its_own_is_scored_by_class_name(prepare, images):
 def test_progress_is_told_up_to_the_end(digits16):
     events = []
     score(digits16, plan(images=300), emit=events.append)
+    started, *progressed = events
+    assert isinstance(started, TrainingStarted)
+    assert all(isinstance(event, TrainingProgressed) for event in progressed)
+    assert {event.images_total for event in events} == {320}
     seen = [event.images_seen for event in events]
-    assert all(isinstance(event, TrainingProgressed) and event.images_total == 320 for event in events)
+    assert seen[0] == 0
     assert seen == sorted(seen)
     assert seen[-1] == 320
 

@@ -103,6 +103,18 @@ def test_a_killed_worker_is_reported_with_the_output_of_its_last_call_alone(work
         worker.call("worker_tasks:kill_self", {"words": "step 7"}, ignore)
 
 
+def test_a_worker_that_hung_without_work_is_replaced_soon_and_its_next_task_done(tmp_path):
+    seen = []
+    with Worker("timing", tmp_path / "w.log", idle_timeout_s=1.5, start_up_s=600.0) as worker:
+        before = worker.call("worker_tasks:who", {}, ignore)["pid"]
+        os.kill(before, signal.SIGSTOP)
+        after = worker.call("worker_tasks:who", {}, seen.append)["pid"]
+    assert after != before
+    assert [event.level for event in seen] == ["warning"]
+    assert seen[0].text == "timing hung without work and did not answer for 1.5 s; restarting it"
+    assert not is_alive(before)
+
+
 def test_a_kill_by_hand_is_not_taken_for_running_out_of_memory(worker):
     with pytest.raises(WorkerDiedError, match="killed by signal 9"):
         worker.call("worker_tasks:kill_self", {}, ignore)

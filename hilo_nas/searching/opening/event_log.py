@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -39,8 +40,19 @@ class EventLog:
 
     def __enter__(self) -> EventLog:
         with contextlib.suppress(OSError):
+            is_torn = self._has_torn_line()
             self._file = open(self._path, "a", encoding="utf-8")
+            if is_torn:  # only the torn line is lost, not the first event of this search with it
+                self._file.write("\n")
         return self
+
+    def _has_torn_line(self) -> bool:
+        """Returns True if a killed search or a full disk left a line without its end."""
+        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                return file.read() != b"\n"
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

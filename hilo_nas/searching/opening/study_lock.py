@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import filelock
 
-from hilo_nas.errors import StorageError, StudyLockedError
+from hilo_nas.errors import NotFoundError, StorageError, StudyLockedError
 from hilo_nas.searching.opening.folder_checks import check_layout, remove_leftovers
-from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy, find_study_folder
 
-__all__ = ["locked", "study_lock"]
+__all__ = ["check_unlocked", "locked", "study_lock"]
 
 
 @contextlib.contextmanager
@@ -40,6 +41,25 @@ def locked(folder: StoredStudy) -> Iterator[None]:
         finally:
             if is_new and not folder.exists:
                 shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def check_unlocked(name: str | Path) -> None:
+    """Raises an error if a search is running in a study. A study that does not exist is skipped.
+
+    A second search is refused here, before it imports slow libraries. It still needs the lock itself.
+
+    Args:
+        name: Name or folder of the study.
+
+    Raises:
+        StudyLockedError: Another process holds the lock.
+        StorageError: The folder cannot be written, or its layout is invalid (`check_layout`).
+    """
+    with contextlib.suppress(NotFoundError):
+        folder = find_study_folder(name)
+        check_layout(folder)
+        with study_lock(folder):
+            pass
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from hilo_nas.events import (
     SearchStarted,
     SeedScored,
     TrainingProgressed,
+    TrainingStarted,
     TrialFinished,
     TrialStarted,
     event_from_dict,
@@ -67,6 +68,7 @@ EVENTS = [
     BenchStepped(text="14x14, dim 768", done=1, total=9),
     NetworkPrepared(name="k", done=1, total=9),
     NetworksTimed(done=16, total=1000),
+    TrainingStarted(subject={"timm": "resnet18"}, seed=0, images_seen=1024, images_total=3072),
     RungReached(number=1, images_seen=1000, images_total=9000, value=0.4, goes_on=True),
     ConfirmationForeseen(networks=3, trainings=6, seconds=90.0),
     SeedScored(number=1, seed=2, value=0.5, done=1, total=6),
@@ -132,3 +134,14 @@ def test_a_log_that_cannot_be_written_stops_no_search(tmp_path):
     with EventLog(tmp_path / "gone" / "events.jsonl", passed.append) as event_log:
         event_log(EVENTS[0])
     assert passed == EVENTS[:1]
+
+
+def test_a_line_that_a_kill_tore_costs_no_other_line(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"at": "now"}\n{"at": "no')
+    for text in ("first", "second"):
+        with EventLog(path, lambda event: None) as event_log:
+            event_log(Notice(text=text))
+    whole, torn, *later = path.read_text().splitlines()
+    assert (whole, torn) == ('{"at": "now"}', '{"at": "no')
+    assert [json.loads(line)["text"] for line in later] == ["first", "second"]

@@ -1,0 +1,72 @@
+"""`python -m benchmarks.soak`: a search that is disturbed at random, and the proof that it lost nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.command import run_benchmark
+from hilo_nas.cli.console import echo
+from hilo_nas.errors import UsageError
+
+__all__ = ["main"]
+
+HELP = """Disturb a search at random times, and check that it loses nothing and that its records explain its decisions.
+
+The disturbances: kill -9 of the search or of a worker, Ctrl-C, a hung worker, a second search, a full disk, damaged
+files followed by `hilo-nas repair`, a damaged image cache. At the end, the same search runs without disturbances and
+must give the same networks and scores. The exit code is 1 if an invariant is broken. Linux only."""
+EXAMPLES = """Examples:
+python -m benchmarks.soak FOLDER --disturbances 60
+python -m benchmarks.soak FOLDER --only 'second search' --disturbances 20
+python -m benchmarks.soak FOLDER --hours 8 --seed 3"""
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for all files, and for soak.json.")],
+    disturbances: Annotated[int, typer.Option(min=1, help="Number of disturbances.")] = 60,
+    hours: Annotated[
+        float | None, typer.Option(help="Hours after which no disturbance follows.", show_default=False)
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Kind of disturbance, as in the report. Repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the times and kinds of the disturbances.")] = 0,
+) -> None:
+    """Runs the test and prints its report."""
+    from benchmarks.soak.soak_run import IDLE_TIMEOUT_S, SEARCH, Soak, all_disturbances
+
+    kinds = all_disturbances()
+    names = [kind.name for kind in kinds]
+    if unknown := [name for name in only or () if name not in names]:
+        raise UsageError(f"only must be one of {', '.join(names)}, but got {unknown[0]!r}")
+    if folder.exists():
+        raise UsageError(f"{folder} exists already. Name a new folder.")
+    chosen = [kind for kind in kinds if not only or kind.name in only]
+    arguments = (*SEARCH, "--set", f"study.idle_timeout_s={IDLE_TIMEOUT_S:g}")
+    soak = Soak(folder.absolute(), seed, arguments=arguments, report=echo)
+    end = None if hours is None else time.monotonic() + hours * 3600
+    done = 0
+    while (end is None and done < disturbances) or (end is not None and time.monotonic() < end):
+        done += 1
+        echo(f"{done}: {soak.disturb(chosen)}")
+    report = soak.finish()
+    text = json.dumps(report, indent=1)
+    (folder / "soak.json").write_text(text + "\n")
+    echo(text)
+    if report["faults"]:
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    return run_benchmark("soak", run, HELP, EXAMPLES, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""The soak test: random disturbances of one study, its invariants, and its report."""
+
+from __future__ import annotations
+
+import collections
+import signal
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.soak.audit import Audit
+from benchmarks.soak.damage import DamageCache, DamageStudy, read_files, tear
+from benchmarks.soak.disturbances import (
+    Disturbance,
+    FillDisk,
+    HangWorker,
+    InterruptSearch,
+    KillSearch,
+    KillWorker,
+    StartRival,
+)
+from benchmarks.soak.facts import FINISHED, Fact, collect_facts, compare_networks, count_duplicates
+from benchmarks.soak.watched_search import WatchedSearch, make_folders
+from hilo_nas.errors import RecordError
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored_study import StoredStudy
+
+__all__ = ["IDLE_TIMEOUT_S", "SEARCH", "Soak", "all_disturbances"]
+
+SEARCH = (
+    *("litv2_digits", "--device", "cpu", "--data", "digits", "--proxy-images", "1280"),
+    *("--set", "search.sampler=random", "--set", "proxy.rungs=3"),
+    *("--set", "timing.seconds=0.5", "--set", "timing.remeasure=false"),
+)
+"""Arguments of the search: short timings and trainings, a sampler that can be replayed, and no rivals at its end."""
+IDLE_TIMEOUT_S = 30.0
+_EARLY_SHARE = 0.15
+"""Share of disturbances at the start of a search. The others wait until it has written a record."""
+_LAST_TRIALS = 6
+"""Number of networks that the last search measures, which nothing disturbs."""
+_SECRET = "hf_soak_test_secret"
+"""Value of an environment variable that no file of the study may hold."""
+_LOCAL = ("local.yaml", "logs/", "checkpoints/")
+"""Files of a study that may name folders of this machine, because they are not meant for others."""
+_LOG_SIGNS = 3000
+"""Number of characters at the end of the log that explain the end of a search."""
+
+
+def all_disturbances(idle_timeout_s: float = IDLE_TIMEOUT_S) -> list[Disturbance]:
+    """Returns one disturbance of each kind."""
+    return [
+        KillSearch(),
+        KillWorker(),
+        InterruptSearch(),
+        HangWorker(idle_timeout_s),
+        StartRival(),
+        FillDisk(),
+        DamageStudy(),
+        DamageCache(),
+    ]
+
+
+class Soak:
+    """A search that is disturbed at random times.
+
+    Args:
+        folder: New folder for all files.
+        seed: Seed of the times and kinds of the disturbances.
+        arguments: Arguments of the search, such as `SEARCH`.
+        pause_s: Maximum seconds between two disturbances. A network takes about as long.
+        report: Receives a line after each disturbance.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        arguments: Sequence[str] = SEARCH,
+        pause_s: float = 12.0,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._environment = {**make_folders(folder), "HF_TOKEN": _SECRET}
+        self._folder, self._arguments, self._pause_s, self._report = folder, tuple(arguments), pause_s, report
+        self.search = WatchedSearch(folder, "soak", self._arguments, self._environment)
+        self.cache = folder / "cache"
+        self.random = Random(seed)
+        self.audit = Audit()
+        self.refusals: list[float] = []
+        """Seconds until each second search was refused."""
+        self.seen_records: list[TrialRecord] = []
+        """Records of the last look."""
+        self._seen: set[Fact] = set()
+        self.faults: list[str] = []
+        """Broken invariants, without those that the audit found."""
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._begun_at = time.monotonic()
+
+    def count(self, name: str) -> None:
+        """Counts an occurrence for the report."""
+        self._counts[name] += 1
+
+    def fault(self, text: str) -> None:
+        """Adds a broken invariant to the report."""
+        self.faults.append(text)
+        self._report(f"FAULT: {text}")
+
+    def open_study(self) -> StoredStudy:
+        """Returns the study as another process would open it now."""
+        return StoredStudy(self.search.path)
+
+    def read_records(self) -> Sequence[TrialRecord]:
+        """Returns the records on disk. There are none before the study exists."""
+        study = self.open_study()
+        try:
+            return study.records if study.exists else ()
+        except RecordError as error:
+            self.fault(f"a record cannot be read: {error}")
+            return ()
+
+    def give_up(self, facts: set[Fact]) -> None:
+        """Takes results out of those that must not get lost, because their record was damaged on purpose."""
+        self._seen -= facts
+
+    def look(self, *, is_stopped: bool) -> None:
+        """Compares the records with those of all earlier looks, and audits what has happened since.
+
+        Args:
+            is_stopped: True if no search is running.
+        """
+        if not self.open_study().exists:
+            return
+        try:
+            self.audit.read(self.open_study(), is_stopped=is_stopped)
+        except RecordError as error:
+            self.fault(f"a record cannot be read: {error}")
+            return
+        self.seen_records = list(self.read_records())
+        found = collect_facts(self.seen_records)
+        for key, kind, *_ in sorted(self._seen - found, key=repr):
+            self.fault(f"a {kind} of {key} is lost")
+        self._seen = found
+        for name, number in count_duplicates(found, self.seen_records).items():
+            if number:
+                self.fault(f"{name}: {number}")
+
+    def disturb(self, disturbances: Sequence[Disturbance]) -> str:
+        """Waits for a random time, and disturbs the search in one of several ways. Returns the name of the way."""
+        while True:
+            self.search.running()
+            self._check_endings()
+            if self.random.random() >= _EARLY_SHARE:
+                self.search.wait_for_work()
+            time.sleep(self.random.uniform(0.5, self._pause_s))
+            process = self.search.process
+            if process is None or process.poll() is not None:
+                continue
+            self.look(is_stopped=False)
+            chosen = self.random.choice(disturbances)
+            has_struck = chosen.strike(self)
+            self.look(is_stopped=self.search.process is None)
+            if has_struck:
+                self.count(f"disturbances: {chosen.name}")
+                return chosen.name
+
+    def _check_endings(self) -> None:
+        """Reports searches that ended by themselves. Five failed networks in a row end a search on purpose."""
+        for code in self.search.endings.elements():
+            said = self.search.log.read_text(errors="replace")[-_LOG_SIGNS:]
+            if code == 1 and "The output of the workers is in" in said:
+                self.count("searches that failed networks ended")
+            else:
+                self.fault(f"a search ended by itself with exit code {code}: {said[-300:]}")
+        self.search.endings.clear()
+
+    def finish(self) -> dict[str, Any]:
+        """Runs the study to its end, then the same search without disturbances. Returns the report."""
+        if self.search.process is not None:
+            self.search.end(signal.SIGINT)
+            self.look(is_stopped=True)
+        if code := self.search.start("--trials", str(_LAST_TRIALS)).wait():
+            self.fault(f"the last search ended with exit code {code}")
+        self.look(is_stopped=True)
+        self._damage_posteriors()
+        self._check_texts()
+        records = self.seen_records
+        open_numbers = [record.number for record in records if record.is_open]
+        if open_numbers:
+            self.fault(f"trials {open_numbers} are open after the last search")
+        undisturbed = self._run_undisturbed(len(records))
+        faults = [*self.faults, *self.audit.faults, *compare_networks(records, undisturbed)]
+        return {
+            "faults": faults,
+            **dict(sorted(self._counts.items())),
+            "results on disk": len(self._seen),
+            "networks": len({record.key for record in records}),
+            "finished networks": len({record.key for record in records if record.state in FINISHED}),
+            "trials that end failed": sum(record.state == "failed" for record in records),
+            "networks as undisturbed": len({r.key for r in records} & {r.key for r in undisturbed}),
+            **self.audit.report(),
+            **self._describe_refusals(),
+            "minutes": round((time.monotonic() - self._begun_at) / 60, 1),
+        }
+
+    def _damage_posteriors(self) -> None:
+        """Damages the posteriors of the finished study. A repair must move them and leave everything else."""
+        study = self.open_study()
+        if not study.posteriors_path.exists():
+            return
+        before = read_files(study.path)
+        tear(study.posteriors_path, self.random)
+        done = self.search.command("repair")
+        after = read_files(study.path)
+        del before["posteriors.json"]
+        if done.returncode or before != {name: after[name] for name in after if name != "posteriors.json"}:
+            self.fault(f"the repair of posteriors.json ended with {done.returncode} or changed other files")
+        self.count("damaged posteriors")
+
+    def _check_texts(self) -> None:
+        """Checks that the study holds no value of the environment, and no folder of this machine where it is shared."""
+        for name, content in read_files(self.search.path).items():
+            if _SECRET.encode() in content:
+                self.fault(f"{name} holds the value of an environment variable")
+            if not name.startswith(_LOCAL) and str(self._folder).encode() in content:
+                self.fault(f"{name} holds a path of this machine")
+
+    def _run_undisturbed(self, trials: int) -> Sequence[TrialRecord]:
+        search = WatchedSearch(self._folder, "undisturbed", self._arguments, self._environment)
+        if code := search.start("--until-trials", str(trials)).wait():
+            self.fault(f"the undisturbed search ended with exit code {code}")
+        return StoredStudy(search.path).records
+
+    def _describe_refusals(self) -> dict[str, Any]:
+        if not self.refusals:
+            return {}
+        return {
+            "second searches refused": len(self.refusals),
+            "seconds until refusal, median": round(statistics.median(self.refusals), 2),
+            "seconds until refusal, maximum": round(max(self.refusals), 2),
+        }

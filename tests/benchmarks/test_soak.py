@@ -1,0 +1,76 @@
+"""A real search that is killed, stopped, starved of disk space and damaged: nothing is lost and all is explained."""
+
+import signal
+import subprocess
+import sys
+from random import Random
+
+import pytest
+
+from benchmarks.soak import damage, disturbances
+from benchmarks.soak.process_tree import count_survivors, list_descendants, read_processes
+from benchmarks.soak.soak_run import SEARCH, Soak, all_disturbances
+
+IDLE_TIMEOUT_S = 15
+SHORT = (*SEARCH, "--proxy-images", "640", "--set", "proxy.rungs=2", "--set", f"study.idle_timeout_s={IDLE_TIMEOUT_S}")
+
+
+def test_descendants_of_a_process_are_found_and_watched():
+    child = subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '60'])"])
+    try:
+        while not (below := list(list_descendants(child.pid, before := read_processes()))):
+            pass
+        assert count_survivors(below, before, 0.0) == len(below)
+    finally:
+        child.kill()
+        child.wait()
+    subprocess.run(["kill", "-9", *map(str, below)], check=True)
+    assert count_survivors(below, before, 30.0) == 0
+
+
+def test_the_id_of_a_later_process_does_not_count():
+    process = read_processes()
+    some = next(iter(process))
+    assert count_survivors([some], {some: (1, "another start")}, 0.0) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_torn_file_has_lost_or_changed_bytes_behind_its_start(tmp_path, seed):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    damage.tear(path, Random(seed), start=30, end=60)
+    content = path.read_bytes()
+    assert content != b"x" * 100
+    assert content.startswith(b"x" * 30)
+
+
+def test_each_kind_of_disturbance_has_a_name():
+    names = [kind.name for kind in all_disturbances()]
+    assert len(set(names)) == len(names) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_disturbed_search_loses_nothing_and_its_records_explain_it(tmp_path):
+    soak = Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=8.0)
+    for kind in Random(0).sample(kinds := all_disturbances(IDLE_TIMEOUT_S), len(kinds)):
+        soak.disturb([kind])
+    report = soak.finish()
+    assert report["faults"] == []
+    assert report["networks as undisturbed"] == report["networks"]
+    assert report["proposals replayed"] == report["networks"] - 1
+    assert report["rung decisions replayed"] > 0
+    assert [report[f"disturbances: {kind.name}"] for kind in kinds] == [1] * len(kinds)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_second_search_is_refused_20_times_of_20(tmp_path):
+    soak = Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=0.5)
+    soak.search.start("--until-trials", "100000")
+    rival = disturbances.StartRival()
+    assert [rival.strike(soak) for _ in range(20)] == [True] * 20
+    assert soak.search.end(signal.SIGINT) == (130, 0)
+    soak.look(is_stopped=True)
+    assert soak.faults == []
+    assert len(soak.refusals) == 20
