@@ -132,7 +132,7 @@ def build_requirements(
 
     Raises:
         UsageError: A further condition cannot be parsed, or is the same as another one, or two devices of the same kind
-            and model differ.
+            and model differ, or their models differ only in case, spaces and signs.
     """
     found = {LIMIT_OPTIONS[name]: value for name, value in (limits or {}).items()}
     conditions, faults = {objective: "the objective"}, []
@@ -210,13 +210,15 @@ def _place(
     if target is None:
         return {**fields, "model": device.model or device.name}  # different names may have different models
     for condition, identity in known:
-        if (identity.kind, identity.model) != (target.identity.kind, target.identity.model):
+        names = [(own.kind, slug_of_model(own.model)) for own in (identity, target.identity)]
+        if names[0] != names[1]:  # labels and `timing.also` hold the slug of a model
             continue
         if differences := identity.differences(target.identity):
             pairs = ", ".join(f"{name}: {one} and {two}" for name, (one, two) in differences.items())
             raise UsageError(
-                f"two targets must differ in kind or model, but {target.name} and another target are both "
-                f"{identity.model} and differ in {pairs}. Use one of them, or a study for each."
+                f"two targets must differ in kind or model, where case and signs do not count, but {target.name} and "
+                f"another target are both {slug_of_model(identity.model) or identity.model} and differ in {pairs}. Use "
+                "one of them, or a study for each."
             )
         if condition.shares_target(objective):
             return {}

@@ -1,4 +1,4 @@
-"""Further conditions of a study, such as another target, and its manifest with one of them as the objective."""
+"""Further conditions of a study, such as another target. Manifest and records with one of them as the objective."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.space import LIMITS, SearchSpace
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
 
-__all__ = ["find_condition", "further_targets", "manifest_under"]
+__all__ = ["find_condition", "further_targets", "manifest_under", "record_under"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +72,18 @@ def manifest_under(manifest: Manifest, condition: Condition) -> Manifest:
     fields = {field.name: getattr(manifest.space, field.name) for field in dataclasses.fields(manifest.space)}
     space = _LimitlessSpace(**{**fields, "limits": {}, "stored_hash": manifest.space.hash()})
     return dataclasses.replace(manifest, space=space, conditions=(condition, *others), limits=limits)
+
+
+def record_under(record: TrialRecord, manifest: Manifest) -> TrialRecord:
+    """Returns a record of a study as it counts under a further condition, for reading. It is never stored.
+
+    The first measurement of a record is that of the objective (`TrialRecord.measurement`). So a network without a
+    comparable timing under the condition has no measurements at all.
+
+    Args:
+        record: Record with its timings in the order of `manifest`.
+        manifest: Manifest of the study under the condition (`manifest_under`).
+    """
+    if any(manifest.rank_of(measurement) == 0 for measurement in record.measurements):
+        return record
+    return dataclasses.replace(record, measurements=())

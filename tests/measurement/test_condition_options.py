@@ -207,3 +207,11 @@ def test_named_devices_are_known_before_they_are_read():
 def test_a_wrong_device_is_refused(text, fault):
     assert any(fault in line for line in faults(text))
     assert all(line.startswith(f"timing.also {text}: ") for line in faults(text))
+
+
+def test_models_that_differ_only_in_case_and_signs_are_no_two_targets():
+    law = r"cuda:1 and another target are both a100-40-gb and differ in model: A100 \(40 GB\) and a100 40-GB"
+    with pytest.raises(UsageError, match=law):
+        build_requirements(
+            OBJECTIVE, ["device=cuda:0", "device=cuda:1,batch_size=1"], targets=targets("A100 (40 GB)", "a100 40-GB")
+        )
