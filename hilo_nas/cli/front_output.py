@@ -80,7 +80,7 @@ def print_study(name: str, wish: Wish, output: Format, *, predicted: bool) -> No
         UsageError: The study has no such condition, or predictions under a further condition are asked for.
     """
     opened = open_view(name)
-    if predicted and opened.title != opened.name:
+    if predicted and opened.is_view:
         raise UsageError(
             f"--predicted needs the objective of a study, but got {opened.title}: only speeds under the objective are "
             f"predicted. Use {command('front', opened.address, '--predicted')}"
@@ -253,7 +253,7 @@ def print_front(study: StoredStudy, console: Console) -> None:
         )
     for standing in front.standings:
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
-    for condition in further_targets(manifest) if study.title == study.name else ():
+    for condition in () if study.is_view else further_targets(manifest):
         way = command("front", f"{study.address}@{condition.label()}")
         device = manifest.calibrations[condition.label()].device.model
         console.print(f"The front of {device}: {way}", highlight=False, markup=False, soft_wrap=True)

@@ -31,6 +31,7 @@ from hilo_nas.searching.opening.study_setup import (
     prepare_images,
 )
 from hilo_nas.searching.tasks.study_targets import (
+    find_objective,
     find_targets,
     further_devices,
     read_forms,
@@ -76,7 +77,7 @@ def reopen(
         DeviceError: This machine does not have the device.
         DataError: The data set is invalid, or its path on this machine is unknown.
     """
-    name = config.timing.device or (None if manifest.speeds else manifest.objective.device)
+    name = config.timing.device
     if name is not None:
         kind_of_target(name)
     differing = _differing_options(config, manifest, space)
@@ -85,7 +86,10 @@ def reopen(
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # new timings cannot resolve this
     consent = LocalConsent({name: config.value(name) for name in SETTINGS.values()}, folder)
-    report = run_task(evaluator, Inspect(target=name), emit)
+    if manifest.speeds is None:
+        report = find_objective(manifest, name, evaluator, emit)
+    else:
+        report = run_task(evaluator, Inspect(target=name), emit)
     timed, resources = None, Resources(target=report.target, timing_s=config.timing.seconds)
     if manifest.speeds is not None:
         timed = tuple(record for record in folder.records if record.state == TrialState.TIMED)
