@@ -333,7 +333,7 @@ def _print_timed(study: StoredStudy, console: Console) -> None:
     manifest = study.manifest
     timings = [m for record in study.records if (m := record.measurement) and manifest.is_comparable(m)]
     if not timings:
-        console.print(f"study {study.name} has no timings yet", highlight=False)
+        console.print(f"study {study.title} has no timings yet", highlight=False)
         return
     spans = [
         f"{figure(min(values), 3)} to {figure(max(values), 3)} {unit}"
@@ -341,15 +341,22 @@ def _print_timed(study: StoredStudy, console: Console) -> None:
         if (values := [value for timing in timings if (value := getattr(timing, field)) is not None])
     ]
     space = manifest.space.name
-    search_command = command("search", space, *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
     console.print(
-        f"{study.name}: {len(timings)} networks of {space} timed but not scored, {', '.join(spans)}\n"
-        f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.\n"
-        f"To search among them on the machine with the images: {search_command} --device cuda --data DATA",
+        f"{study.title}: {len(timings)} networks of {space} timed but not scored, {', '.join(spans)}\n"
+        f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+    if not study.is_view:  # such a search has all conditions of this study, in their order
+        words = setting_words({"study.speeds": study.address, "study.name": "NAME"})
+        way = command("search", space, *words, "--device", "cuda", "--data", "DATA")
+        console.print(
+            f"To search among them on the machine with the images: {way}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:

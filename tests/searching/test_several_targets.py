@@ -13,6 +13,7 @@ from hilo_nas.cli.app import main
 from hilo_nas.errors import DeviceError, NotEnoughMemoryError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import Inspect
 from hilo_nas.events import SearchStarted
+from hilo_nas.export import source_of_study
 from hilo_nas.measurement.fields import to_plain
 from hilo_nas.report.study_comparison import compare_studies
 from hilo_nas.report.study_view import StudyView
@@ -211,7 +212,16 @@ def test_limits_hold_on_their_target():
     assert {record.number for record in records if record.state == TrialState.COMPLETE} == {*numbers(kept)}
     ruled_out = next(record for record in records if record.state == TrialState.INFEASIBLE)
     assert f"at {CARD}" in ruled_out.reason
-    assert open_view("demo@cuda").manifest.limits_in_force["images_per_s"] == 2000.0
+    view = open_view("demo@cuda")
+    assert view.manifest.limits_in_force["images_per_s"] == 2000.0
+    assert {record.reason for record in view.records if record.number == ruled_out.number} == {ruled_out.reason}
+
+
+def test_a_view_names_the_objective_in_the_reason_of_its_limit():
+    study, _ = search(min_images_per_s=600.0, trials=6)
+    (ruled_out, *_) = [record for record in study.records if record.state == TrialState.INFEASIBLE]
+    shown = {record.number: record.reason for record in open_view("demo@cuda").records}
+    assert shown[ruled_out.number] == f"{CPU}: {ruled_out.reason}"
 
 
 def test_a_network_that_does_not_fit_on_one_target_is_infeasible():
@@ -263,6 +273,26 @@ def test_a_resumed_search_may_name_the_devices_again():
     assert len(study.records) == 10
     with pytest.raises(StudyMismatchError, match=r"timing.also: \['cuda-other-card-.* in the study, \['cpu-"):
         resume(device="cuda:0", also=("device=cpu",))
+
+
+def test_a_resumed_search_may_name_the_devices_in_another_order():
+    also = ("device=cuda:0,max_latency_ms=900", "device=cuda:1,max_latency_ms=800")
+    search(also=also, trials=2)
+    study, evaluator = resume(also=also[::-1])
+    assert len(study.records) == 4
+    timed = {task.condition.label(): task.target for task in tasks_of(evaluator, "time")}
+    assert timed == {CPU: "cpu", CARD: "cuda:0", OTHER_CARD: "cuda:1"}
+    with pytest.raises(StudyMismatchError, match=rf"limit on latency_ms@{OTHER_CARD}: 800.0 in the study, 900.0 now"):
+        resume(also=(also[0], "device=cuda:1,max_latency_ms=900"))
+
+
+def test_other_conditions_are_refused_without_advice_to_time_again():
+    search(trials=1)
+    with pytest.raises(StudyMismatchError) as caught:
+        resume(also=("device=cuda:1,batch_size=1",), answers=Answers(drivers={"fake, 2 cores": "2"}))
+    assert "device driver" in str(caught.value)
+    assert "timing.also" in str(caught.value)
+    assert "remeasure" not in str(caught.value)
 
 
 def test_a_missing_target_is_refused_with_its_model_and_the_way_out():
@@ -461,6 +491,25 @@ def test_compare_names_who_changes_rank_between_the_targets(two_targets, capsys)
     assert row["there"] == json.loads(json.dumps(to_plain(found)))
     assert main(["compare", "demo", "demo@cuda"]) == 0
     assert "trials " in capsys.readouterr().out
+
+
+def test_compare_and_front_of_timings_alone_name_the_cause_and_the_condition(capsys):
+    search(proxy="none", sampler=None, reduction_factor=None)
+    assert main(["compare", "demo"]) == 2
+    assert "needs studies with scores, but demo has only timings" in " ".join(capsys.readouterr().err.split())
+    assert main(["front", "demo@cuda"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"demo@{CARD}: 8 networks of litv2_digits timed but not scored")
+    assert "study.speeds" not in text
+    assert main(["front", "demo"]) == 0
+    assert "--set study.speeds=demo" in capsys.readouterr().out
+
+
+def test_an_exported_view_has_its_condition_in_its_name():
+    search(trials=1)
+    source = source_of_study(open_view("demo@cuda"))
+    assert (source.name, source.manifest.name) == (f"study demo@{CARD}", f"demo@{CARD}")
+    assert source_of_study(open_view("demo")).manifest.name == "demo"
 
 
 def test_compare_needs_a_second_condition(capsys):

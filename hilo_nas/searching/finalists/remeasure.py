@@ -36,6 +36,7 @@ from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, time_tog
 from hilo_nas.space import LIMITS, broken_limits
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.front import Front
+from hilo_nas.study.further_conditions import first_per_target
 from hilo_nas.study.local_settings import load_local, write_local
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import FITS, TrialRecord
@@ -162,17 +163,8 @@ def time_front(
         emit: Receives all events.
         again: True to repeat the timing even if the networks already share rounds.
     """
-    for condition in _first_per_target(manifest):
+    for condition in first_per_target(manifest.conditions):
         _time_front(study, manifest, condition, evaluator, resources, emit, again=again)
-
-
-def _first_per_target(manifest: Manifest) -> list[Condition]:
-    """Returns the first condition on each target, the objective first."""
-    found: list[Condition] = []
-    for condition in manifest.conditions:
-        if not any(condition.shares_target(other) for other in found):
-            found.append(condition)
-    return found
 
 
 def _time_front(

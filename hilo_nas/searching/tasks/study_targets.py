@@ -14,6 +14,7 @@ from hilo_nas.events import Emit
 from hilo_nas.measurement import Condition, DeviceIdentity, kind_of_device, slug_of_model
 from hilo_nas.measurement.condition_options import NamedDevice, Target, Targets, named_devices
 from hilo_nas.searching.tasks.study_tasks import Resources
+from hilo_nas.study.further_conditions import further_targets
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.text.commands import command
 
@@ -23,7 +24,9 @@ _MOST_CARDS = 64
 """Maximum number of CUDA devices of a machine that are tried."""
 
 
-def read_targets(also: Sequence[str], report: DeviceReport, evaluator: Evaluator, emit: Emit) -> Targets:
+def read_targets(
+    also: Sequence[str], report: DeviceReport, evaluator: Evaluator, emit: Emit, *, manifest: Manifest | None = None
+) -> Targets:
     """Returns the devices that further conditions name.
 
     Args:
@@ -31,6 +34,7 @@ def read_targets(also: Sequence[str], report: DeviceReport, evaluator: Evaluator
         report: Report of the objective's target.
         evaluator: Reads the devices.
         emit: Receives the events of the evaluator.
+        manifest: Manifest of a stored study, whose conditions the devices keep in any order of their names.
 
     Raises:
         UsageError: A further condition cannot be parsed.
@@ -40,7 +44,12 @@ def read_targets(also: Sequence[str], report: DeviceReport, evaluator: Evaluator
     further = {device: _read_named(device, evaluator, emit) for device in named}
     if named:
         _select(report.target, evaluator, emit)
-    return Targets(objective=report.identity, further=further)
+    stored = {}
+    if manifest is not None:
+        for condition in further_targets(manifest):
+            identity = manifest.calibrations[condition.label()].device
+            stored[identity.kind, identity.model] = condition.model
+    return Targets(objective=report.identity, further=further, stored=stored)
 
 
 def stored_targets(also: Sequence[str], manifest: Manifest) -> Targets:
