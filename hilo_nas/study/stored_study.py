@@ -91,7 +91,7 @@ class StoredStudy:
 
     @property
     def view_address(self) -> str:
-        """`address`, with the label of the condition if it is not the objective, for a command that only reads."""
+        """Name or path for a command that only reads: `address`, or `ADDRESS@LABEL` under a further condition."""
         return f"{self.address}@{self.manifest.objective.label()}" if self.is_view else self.address
 
     @property
