@@ -224,5 +224,7 @@ def test_a_device_of_another_kind_that_is_not_known_yet_has_its_kind_in_the_labe
 
 
 def test_a_second_model_of_a_kind_without_letters_names_the_way_out():
-    with pytest.raises(UsageError, match="must have a letter or a digit, but got '显卡'. Time on it in its own study"):
+    with pytest.raises(
+        UsageError, match=r"must have a letter or a digit, but got '显卡'\. Time on it in its own study"
+    ):
         build_requirements(OBJECTIVE, ["device=cuda:0", "device=cuda:1"], targets=targets("NVIDIA L4", "显卡"))
