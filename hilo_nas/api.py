@@ -26,7 +26,7 @@ from hilo_nas.searching.opening.repair import repair_study as repair_folder
 from hilo_nas.searching.opening.study_lock import check_unlocked
 from hilo_nas.study.further_conditions import find_condition
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored_study import StoredStudy, find_study_folder, open_study, open_view
+from hilo_nas.study.stored_study import StoredStudy, find_study_folder, open_view
 from hilo_nas.study.stored_study import list_studies as list_stored
 from hilo_nas.study.trial_choice import Promise, choose_trial, promises_of
 from hilo_nas.text.figures import figure
@@ -79,6 +79,8 @@ class Study(DrawnStudy):
     def under(self, condition: str) -> Study:
         """Returns the study under one of its further conditions, such as another target, for reading.
 
+        Under its objective, it is the study itself.
+
         Its front, `best`, frames, plots, reports and exports use the speeds of this condition.
 
         Args:
@@ -90,7 +92,9 @@ class Study(DrawnStudy):
         Examples:
             >>> study.under("cpu").front()
         """
-        return Study(self.path, condition=find_condition(StoredStudy(self.path).manifest, condition).label())
+        manifest = StoredStudy(self.path).manifest
+        found = find_condition(manifest, condition)
+        return Study(self.path, condition=None if found == manifest.objective else found.label())
 
     def trials(self, which: Literal["all", "front", "near"] = "all") -> pd.DataFrame:
         """Returns a row per trial, indexed by number, with the columns of `trials.csv` (`study.csv_files.COLUMNS`).
@@ -118,10 +122,16 @@ class Study(DrawnStudy):
         again, which takes seconds, and are not stored. None if too few networks are trained.
 
         Raises:
+            UsageError: This is the study under a further condition, whose speeds are not predicted.
             RecordError: A record is invalid.
         """
         from hilo_nas.searching.forecast.study_forecast import forecast_study
 
+        if self.is_view:
+            raise UsageError(
+                f"a forecast needs the objective of a study, but got {self.title}: only speeds under the objective are "
+                f"predicted. Use load_study({self.address!r}).forecast()."
+            )
         return self.posteriors or forecast_study(self.records, self.manifest)
 
     def best(self, *, min_images_per_s: float | None = None, max_latency_ms: float | None = None) -> TrialRecord:
@@ -181,7 +191,7 @@ class Study(DrawnStudy):
             return f"Study({str(self.path)!r}, empty)"
         measured = sum(map(self.manifest.counts, self.records))
         return (
-            f"Study({self.name!r}, {measured} of {self.manifest.trials} trials, {len(self.front().members)} on front)"
+            f"Study({self.title!r}, {measured} of {self.manifest.trials} trials, {len(self.front().members)} on front)"
         )
 
     def _repr_html_(self) -> str:
@@ -203,13 +213,16 @@ def load_study(name: str | Path) -> Study:
 
     Args:
         name: Name of the study in the folder of all studies ($HILO_NAS_STUDIES_DIR, by default `studies`), or path of
-            the study's folder.
+            the study's folder. `STUDY@CONDITION` is the study under a further condition, as `Study.under` returns it.
 
     Raises:
         NotFoundError: There is no such study. The message lists similar names.
+        UsageError: The study has no such condition.
         RecordError: The folder has trials, but no manifest.
     """
-    return Study(open_study(name).path)
+    found = open_view(name)
+    study = Study(found.path)
+    return study.under(found.manifest.objective.label()) if found.is_view else study
 
 
 def list_studies() -> list[Study]:

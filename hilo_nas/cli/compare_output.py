@@ -124,7 +124,15 @@ def _describe_choice(found: StudyComparison, chosen: str, used: str, study: Stor
     """
     text = f"Chosen at {chosen} and used at {used}, a front keeps {100 * (1 - found.hypervolume_loss):.1f} % of the "
     loss = f" and loses up to {_value_loss(found, study)}" if found.value_loss > 0 else ""
-    return f"{text}hypervolume{loss}."
+    return " ".join([f"{text}hypervolume{loss}.", *_describe_speeds(found)])
+
+
+def _describe_speeds(found: StudyComparison) -> list[str]:
+    """Returns a sentence about the largest speed that is lost. Empty if the chosen networks reach that of the front."""
+    fastest, reached = found.fastest
+    if reached >= fastest:
+        return []
+    return [f"They reach {figure(reached, 3)} images/s there, and the front {figure(fastest, 3)}."]
 
 
 def _numbers(numbers: Sequence[int]) -> str:
@@ -164,9 +172,7 @@ def _compare_studies(first: StoredStudy, second: StoredStudy, output: Format, co
             f"{chosen} lose {100 * found.hypervolume_loss:.1f} % of the hypervolume in {second.title}, and up to "
             f"{_value_loss(found, second)}. The front in {second.title}: trials {_numbers(found.front)}."
         )
-        fastest, reached = found.fastest
-        if reached < fastest:
-            lines.append(f"They reach {figure(reached, 3)} images/s there, and the front {figure(fastest, 3)}.")
+        lines += _describe_speeds(found)
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_changes(found, (first.title, second.title), console)

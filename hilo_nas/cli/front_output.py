@@ -80,7 +80,7 @@ def print_study(name: str, wish: Wish, output: Format, *, predicted: bool) -> No
         UsageError: The study has no such condition, or predictions under a further condition are asked for.
     """
     opened = open_view(name)
-    if predicted and opened.title != opened.name:
+    if predicted and opened.is_view:
         raise UsageError(
             f"--predicted needs the objective of a study, but got {opened.title}: only speeds under the objective are "
             f"predicted. Use {command('front', opened.address, '--predicted')}"
@@ -253,7 +253,7 @@ def print_front(study: StoredStudy, console: Console) -> None:
         )
     for standing in front.standings:
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
-    for condition in further_targets(manifest) if study.title == study.name else ():
+    for condition in () if study.is_view else further_targets(manifest):
         way = command("front", f"{study.address}@{condition.label()}")
         device = manifest.calibrations[condition.label()].device.model
         console.print(f"The front of {device}: {way}", highlight=False, markup=False, soft_wrap=True)
@@ -333,7 +333,7 @@ def _print_timed(study: StoredStudy, console: Console) -> None:
     manifest = study.manifest
     timings = [m for record in study.records if (m := record.measurement) and manifest.is_comparable(m)]
     if not timings:
-        console.print(f"study {study.name} has no timings yet", highlight=False)
+        console.print(f"study {study.title} has no timings yet", highlight=False)
         return
     spans = [
         f"{figure(min(values), 3)} to {figure(max(values), 3)} {unit}"
@@ -341,15 +341,22 @@ def _print_timed(study: StoredStudy, console: Console) -> None:
         if (values := [value for timing in timings if (value := getattr(timing, field)) is not None])
     ]
     space = manifest.space.name
-    search_command = command("search", space, *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
     console.print(
-        f"{study.name}: {len(timings)} networks of {space} timed but not scored, {', '.join(spans)}\n"
-        f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.\n"
-        f"To search among them on the machine with the images: {search_command} --device cuda --data DATA",
+        f"{study.title}: {len(timings)} networks of {space} timed but not scored, {', '.join(spans)}\n"
+        f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+    if not study.is_view:  # such a search has all conditions of this study, in their order
+        words = setting_words({"study.speeds": study.address, "study.name": "NAME"})
+        way = command("search", space, *words, "--device", "cuda", "--data", "DATA")
+        console.print(
+            f"To search among them on the machine with the images: {way}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:

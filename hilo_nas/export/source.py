@@ -73,8 +73,9 @@ class StudySource:
 
 
 def source_of_study(study: StoredStudy) -> StudySource:
-    """Returns a study as a source."""
-    return StudySource(name=f"study {study.name}", manifest=study.manifest, records=tuple(study.records))
+    """Returns a study as a source. Under a further condition, its manifest has the title of the study as its name."""
+    manifest = dataclasses.replace(study.manifest, name=study.title) if study.is_view else study.manifest
+    return StudySource(name=f"study {study.title}", manifest=manifest, records=tuple(study.records))
 
 
 def source_of_trial(

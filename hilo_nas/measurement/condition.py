@@ -75,7 +75,7 @@ class Condition:
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads must be at least 1, but got {self.threads}")
         if self.model is not None and not slug_of_model(self.model):
-            faults.append(f"model must have a letter or a digit, but got {self.model!r}")
+            faults.append(f"model must have a letter or a digit, but got {self.model!r}. Time on it in its own study")
         for name, choices in (("precision", PRECISIONS), ("runtime", RUNTIMES), ("env", ENVIRONMENTS)):
             if getattr(self, name) not in choices:
                 faults.append(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")

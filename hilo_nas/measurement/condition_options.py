@@ -79,6 +79,9 @@ class Targets:
     """Device of the objective, or the first of several equal ones."""
     further: Mapping[NamedDevice, Target]
     """Devices of the further conditions by the way in which the user names them."""
+    stored: Mapping[tuple[str, str], str | None] = dataclasses.field(default_factory=dict)
+    """Model in the conditions of a stored study (`Condition.model`) on each further target, by kind and model of the
+    device. Empty for a new study."""
 
 
 def build_objective(fields: Mapping[str, Any], device: str, threads: int | None) -> Condition:
@@ -121,7 +124,8 @@ def build_requirements(
     """Returns the objective, the further conditions, and the limits under each of them.
 
     A condition has the model of its device (`Condition.model`) if an earlier target of the study has the same kind and
-    another model. A device with the kind and the model of the objective's device is the objective's target.
+    another model. In a stored study, it has that of the stored conditions on its device. A device with the kind and
+    the model of the objective's device is the objective's target.
 
     Args:
         objective: The objective condition.
@@ -132,7 +136,7 @@ def build_requirements(
 
     Raises:
         UsageError: A further condition cannot be parsed, or is the same as another one, or two devices of the same kind
-            and model differ.
+            and model differ, or their models differ only in case, spaces and signs.
     """
     found = {LIMIT_OPTIONS[name]: value for name, value in (limits or {}).items()}
     conditions, faults = {objective: "the objective"}, []
@@ -142,7 +146,11 @@ def build_requirements(
         try:
             asked = _parse(text)
             target = None if targets is None or asked.device is None else targets.further.get(asked.device)
-            place: dict[str, Any] = {} if asked.device is None else _place(asked.device, target, objective, known)
+            place: dict[str, Any] = (
+                {}
+                if asked.device is None
+                else _place(asked.device, target, objective, known, {} if targets is None else targets.stored)
+            )
             condition = objective.vary(**{**place, **asked.fields})
         except UsageError as error:
             faults += [f"timing.also {text}: {line}" for line in str(error).splitlines()]
@@ -195,6 +203,7 @@ def _place(
     target: Target | None,
     objective: Condition,
     known: Sequence[tuple[Condition, DeviceIdentity]],
+    stored: Mapping[tuple[str, str], str | None],
 ) -> dict[str, Any]:
     """Returns the fields of a condition on a named device that differ from the objective's.
 
@@ -203,26 +212,30 @@ def _place(
         target: The device of this machine; None if it was not read yet.
         objective: The objective condition.
         known: Conditions with their devices, at least one per target so far. The first is the objective.
+        stored: As in `Targets`.
     """
     kind = kind_of_device(device.name)
     threads = target.threads if target is not None else None
     fields: dict[str, Any] = {"device": kind, "threads": threads, "cuda_graph": objective.cuda_graph and kind == "cuda"}
     if target is None:
-        return {**fields, "model": device.model or device.name}  # different names may have different models
+        may_repeat = ":" in device.name or kind == objective.device  # different names may have different models
+        return {**fields, "model": device.model or (device.name if may_repeat else None)}
     for condition, identity in known:
-        if (identity.kind, identity.model) != (target.identity.kind, target.identity.model):
+        names = [(own.kind, slug_of_model(own.model)) for own in (identity, target.identity)]
+        if names[0] != names[1]:  # labels and `timing.also` hold the slug of a model
             continue
         if differences := identity.differences(target.identity):
             pairs = ", ".join(f"{name}: {one} and {two}" for name, (one, two) in differences.items())
             raise UsageError(
-                f"two targets must differ in kind or model, but {target.name} and another target are both "
-                f"{identity.model} and differ in {pairs}. Use one of them, or a study for each."
+                f"two targets must differ in kind or model, where case and signs do not count, but {target.name} and "
+                f"another target are both {slug_of_model(identity.model) or identity.model} and differ in {pairs}. Use "
+                "one of them, or a study for each."
             )
         if condition.shares_target(objective):
             return {}
         return {**fields, "model": condition.model}
-    kinds = {identity.kind for _, identity in known}
-    return {**fields, "model": target.identity.model if kind in kinds else None}
+    model = target.identity.model if kind in {identity.kind for _, identity in known} else None
+    return {**fields, "model": stored.get((kind, target.identity.model), model)}
 
 
 def _parse(text: str) -> _Asked:

@@ -83,7 +83,7 @@ def _render(studies: Sequence[StoredStudy]) -> tuple[str, dict[str, go.Figure]]:
 
 def _by_target(study: StoredStudy) -> list[StoredStudy]:
     """Returns a study, and the same study under the first condition of each further target."""
-    if study.title != study.name:
+    if study.is_view:
         return [study]
     return [study, *(study_under(study, condition) for condition in further_targets(study.manifest))]
 

@@ -15,6 +15,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.study.front import Front, speed_hypervolume
 from hilo_nas.study.pareto import is_non_dominated
 from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.text.commands import command, setting_words
 
 __all__ = ["RankChange", "StudyComparison", "compare_studies"]
 
@@ -73,8 +74,15 @@ def compare_studies(first: StoredStudy, second: StoredStudy) -> StudyComparison:
         second: Study in which the choice is judged.
 
     Raises:
-        UsageError: Fewer than three networks are complete in both studies.
+        UsageError: A study has no scores, or fewer than three networks are complete in both studies.
     """
+    for study in (first, second):
+        if not study.manifest.plan.declaration.gives_scores:
+            way = command("search", *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
+            raise UsageError(
+                f"a comparison needs studies with scores, but {study.title} has only timings. Search with its timings: "
+                f"{way}"
+            )
     fronts = first.front(), second.front()
     numbers = [{record.key: record.number for record in front.candidates} for front in fronts]
     keys = sorted(numbers[0].keys() & numbers[1].keys())

@@ -120,7 +120,7 @@ class StudyView:
     name: str
     """Title of the study."""
     address: str
-    """Name or path of the study for a command."""
+    """Name or path of the study for a command, with the label of the condition if it is not the objective."""
     manifest: Manifest
     front: Front
     networks: tuple[NetworkView, ...]
@@ -157,7 +157,7 @@ class StudyView:
         networks += [_view_predicted(own, manifest.space) for own in predicted]
         return cls(
             name=study.title,
-            address=study.address,
+            address=study.view_address,
             manifest=manifest,
             front=front,
             networks=tuple(networks),

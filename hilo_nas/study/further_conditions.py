@@ -1,15 +1,17 @@
-"""Further conditions of a study, such as another target, and its manifest with one of them as the objective."""
+"""Further conditions of a study, such as another target. Manifest and records with one of them as the objective."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
-from hilo_nas.space import LIMITS, SearchSpace
+from hilo_nas.space import LIMITS, SearchSpace, broken_limits
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
 
-__all__ = ["find_condition", "further_targets", "manifest_under"]
+__all__ = ["find_condition", "first_per_target", "further_targets", "manifest_under", "record_under"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +40,18 @@ def find_condition(manifest: Manifest, name: str) -> Condition:
     return by_label[found[0]]
 
 
+def first_per_target(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Returns the first condition on each target, in their order."""
+    found: list[Condition] = []
+    for condition in conditions:
+        if not any(condition.shares_target(other) for other in found):
+            found.append(condition)
+    return tuple(found)
+
+
 def further_targets(manifest: Manifest) -> tuple[Condition, ...]:
     """Returns the first condition on each target other than the objective's. Empty for a study with one target."""
-    known = [manifest.objective]
-    for condition in manifest.conditions:
-        if not any(condition.shares_target(other) for other in known):
-            known.append(condition)
-    return tuple(known[1:])
+    return first_per_target(manifest.conditions)[1:]
 
 
 def manifest_under(manifest: Manifest, condition: Condition) -> Manifest:
@@ -71,3 +78,22 @@ def manifest_under(manifest: Manifest, condition: Condition) -> Manifest:
     fields = {field.name: getattr(manifest.space, field.name) for field in dataclasses.fields(manifest.space)}
     space = _LimitlessSpace(**{**fields, "limits": {}, "stored_hash": manifest.space.hash()})
     return dataclasses.replace(manifest, space=space, conditions=(condition, *others), limits=limits)
+
+
+def record_under(record: TrialRecord, manifest: Manifest) -> TrialRecord:
+    """Returns a record of a study as it counts under a further condition, for reading. It is never stored.
+
+    The first measurement of a record is that of the objective (`TrialRecord.measurement`). So a network without a
+    comparable timing under the condition has no measurements at all. The reason of an infeasible trial starts with the
+    label of the objective if the network breaks a limit there, because its text does not name the objective.
+
+    Args:
+        record: Record with its timings in the order of `manifest`.
+        manifest: Manifest of the study under the condition (`manifest_under`).
+    """
+    reason = record.reason
+    if reason and any(limit in LIMITS and not LIMITS[limit].is_free for limit in broken_limits(record.violations)):
+        objective = manifest.conditions[1]  # `manifest_under` puts the condition before it
+        reason = f"{objective.label()}: {reason}"
+    is_timed = any(manifest.rank_of(measurement) == 0 for measurement in record.measurements)
+    return dataclasses.replace(record, measurements=record.measurements if is_timed else (), reason=reason)

@@ -38,6 +38,8 @@ from hilo_nas.text.one_line import one_lined
 __all__ = ["DataIdentity", "Manifest"]
 
 _SCHEMA_VERSION = 2
+_SCHEMA_OF_TARGETS = 3
+"""Schema of a study with several targets. A version that knows only schema 2 would time them all on one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,17 @@ class Manifest:
     copied: Count = 0
     """Number of records after the last copy from other studies. If there are fewer records, the copy was
     interrupted."""
-    schema_version: Count = _SCHEMA_VERSION
 
     @property
     def objective(self) -> Condition:
         """Condition under which the search maximizes speed."""
         return self.conditions[0]
+
+    @property
+    def schema_version(self) -> int:
+        """Lowest schema that holds the study."""
+        has_one_target = all(condition.shares_target(self.objective) for condition in self.conditions)
+        return _SCHEMA_VERSION if has_one_target else _SCHEMA_OF_TARGETS
 
     @property
     def device(self) -> DeviceIdentity:
@@ -253,9 +260,9 @@ class Manifest:
             raise RecordError(f"it is not YAML ({' '.join(str(error).split())})") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
             raise RecordError("schema_version is missing: this is not a study's manifest")
-        if fields["schema_version"] > _SCHEMA_VERSION:
+        if fields["schema_version"] > _SCHEMA_OF_TARGETS:
             raise NewerVersionError(
-                f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
+                f"schema_version must be at most {_SCHEMA_OF_TARGETS}, but got {fields['schema_version']}: a newer "
                 "hilo-nas created this study. Upgrade hilo-nas to use it."
             )
         # Space and plan must stay as they are, because their hashes are compared below. Their text has been validated.
@@ -265,6 +272,7 @@ class Manifest:
         }
         if fields["schema_version"] < _SCHEMA_VERSION:
             fields = upgraded_manifest(fields)
+        del fields["schema_version"]  # the conditions decide it
         manifest, stored = _build(cls, fields)
         for part, found in {"space": manifest.space.hash(), "plan": manifest.plan_hash}.items():
             if stored[part] != found:

@@ -21,7 +21,7 @@ from hilo_nas.measurement import Condition
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.csv_files import CsvFiles
 from hilo_nas.study.front import Front
-from hilo_nas.study.further_conditions import find_condition, manifest_under
+from hilo_nas.study.further_conditions import find_condition, manifest_under, record_under
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Posteriors, load_posteriors
 from hilo_nas.study.records import TrialRecord, load_records, write_atomically, write_record
@@ -75,13 +75,24 @@ class StoredStudy:
         self._keeps_csv_files = False
 
     def __repr__(self) -> str:
-        return f"StoredStudy({str(self.path)!r})"
+        condition = f", condition={self._condition!r}" if self.is_view else ""
+        return f"{type(self).__name__}({str(self.path)!r}{condition})"
+
+    @property
+    def is_view(self) -> bool:
+        """True for a study under a further condition, which cannot be changed."""
+        return self._condition is not None
 
     @property
     def address(self) -> str:
         """Name or path of the study for a command in the current folder."""
         found = studies_folder() / self.path.name
         return self.path.name if found.absolute() == self.path.absolute() else str(self.path)
+
+    @property
+    def view_address(self) -> str:
+        """Name or path for a command that only reads: `address`, or `ADDRESS@LABEL` under a further condition."""
+        return f"{self.address}@{self.manifest.objective.label()}" if self.is_view else self.address
 
     @property
     def name(self) -> str:
@@ -91,7 +102,7 @@ class StoredStudy:
     @property
     def title(self) -> str:
         """Name of the study, with the label of the condition if it is not the objective: `NAME@LABEL`."""
-        return self.name if self._condition is None else f"{self.name}@{self.manifest.objective.label()}"
+        return f"{self.name}@{self.manifest.objective.label()}" if self.is_view else self.name
 
     @property
     def manifest_path(self) -> Path:
@@ -192,7 +203,7 @@ class StoredStudy:
     @property
     def posteriors(self) -> Posteriors | None:
         """Stored posteriors of the values. None if there are none, or if the records have changed since."""
-        if not self._has_read_posteriors and self._condition is not None:
+        if not self._has_read_posteriors and self.is_view:
             found = StoredStudy(self.path).posteriors
             # Values do not depend on the condition, unlike predicted speeds.
             self._posteriors = None if found is None else dataclasses.replace(found, predicted=(), outlook=())
@@ -324,7 +335,11 @@ class StoredStudy:
             self._read_all()
 
     def _check_writable(self) -> None:
-        assert self._condition is None, "a study under a further condition must not be written"
+        """Raises a UsageError for a view."""
+        if self.is_view:
+            raise UsageError(
+                f"a study under a further condition must not be written, but got {self.title}. Use study {self.name}."
+            )
 
     @property
     def _way_out(self) -> str:
@@ -364,7 +379,8 @@ class StoredStudy:
         """
         if not any(record.measurements or record.scores for record in records):
             return records
-        return [self.manifest.interpret_scores(record) for record in read_timings(records, self.manifest)]
+        found = [self.manifest.interpret_scores(record) for record in read_timings(records, self.manifest)]
+        return [record_under(record, self.manifest) for record in found] if self.is_view else found
 
     def _load(self) -> None:
         if self._stored is None:
@@ -526,7 +542,8 @@ def new_study(name_or_path: str) -> StoredStudy:
     """Returns the study with a name or folder path, which may exist already. Creates no files.
 
     Raises:
-        UsageError: The last part of the path is not a valid study name.
+        UsageError: The last part of the path is not a valid study name, or it is that of an existing study followed by
+            `@`, which would hide a further condition of that study.
     """
     head, separator, name = name_or_path.rpartition("/")
     if not _NAME.fullmatch(unicodedata.normalize("NFC", name)) or name in (".", "..") or name != name.strip():
@@ -534,4 +551,13 @@ def new_study(name_or_path: str) -> StoredStudy:
             "a new study's name must consist of letters, digits, spaces and _ . + = @ , - (not the first), optionally "
             f"after the path of its parent folder, but got {name_or_path!r}"
         )
-    return StoredStudy(Path(head or "/") / name if separator else studies_folder() / name)
+    folder = Path(head or "/") if separator else studies_folder()
+    study = StoredStudy(folder / name)
+    base, _, condition = name.rpartition("@")
+    if base and StoredStudy(folder / base).exists and not (study.exists or study.is_orphaned):
+        raise UsageError(
+            f"a new study's name must not be that of an existing study followed by @, because {name} means study "
+            f"{base} under its condition {condition!r}, but got {name_or_path!r}. Use another name, such as "
+            f"{base}-{condition}."
+        )
+    return study

@@ -207,3 +207,24 @@ def test_named_devices_are_known_before_they_are_read():
 def test_a_wrong_device_is_refused(text, fault):
     assert any(fault in line for line in faults(text))
     assert all(line.startswith(f"timing.also {text}: ") for line in faults(text))
+
+
+def test_models_that_differ_only_in_case_and_signs_are_no_two_targets():
+    law = r"cuda:1 and another target are both a100-40-gb and differ in model: A100 \(40 GB\) and a100 40-GB"
+    with pytest.raises(UsageError, match=law):
+        build_requirements(
+            OBJECTIVE, ["device=cuda:0", "device=cuda:1,batch_size=1"], targets=targets("A100 (40 GB)", "a100 40-GB")
+        )
+
+
+def test_a_device_of_another_kind_that_is_not_known_yet_has_its_kind_in_the_label():
+    graphs = build_objective({}, "cuda", None)
+    labels = [condition.label() for condition in build_requirements(graphs, ["device=cpu", "device=cuda:1"]).conditions]
+    assert [label.partition("-b32")[0] for label in labels] == ["cuda", "cpu", "cuda-cuda-1"]
+
+
+def test_a_second_model_of_a_kind_without_letters_names_the_way_out():
+    with pytest.raises(
+        UsageError, match=r"must have a letter or a digit, but got '显卡'\. Time on it in its own study"
+    ):
+        build_requirements(OBJECTIVE, ["device=cuda:0", "device=cuda:1"], targets=targets("NVIDIA L4", "显卡"))

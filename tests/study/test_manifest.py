@@ -220,10 +220,10 @@ def test_raising_the_budget_and_adding_rungs_is_no_tampering():
 
 def test_a_manifest_of_a_newer_version_is_refused():
     def change(content):
-        content.update(schema_version=3, news="yes")
+        content.update(schema_version=4, news="yes")
 
     assert refusal(changed(change)) == (
-        "schema_version must be at most 2, but got 3: a newer hilo-nas created this study. Upgrade hilo-nas to use it."
+        "schema_version must be at most 3, but got 4: a newer hilo-nas created this study. Upgrade hilo-nas to use it."
     )
 
 

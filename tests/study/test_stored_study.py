@@ -266,7 +266,7 @@ def test_a_manifest_that_cannot_be_understood_is_named(studies):
     path.write_text("schema_version: 99\n")
     with pytest.raises(RecordError) as caught:
         _ = fresh(open_study("my-gpu")).manifest
-    assert str(caught.value).startswith(f"{path}: schema_version must be at most 2, but got 99: a newer hilo-nas")
+    assert str(caught.value).startswith(f"{path}: schema_version must be at most 3, but got 99: a newer hilo-nas")
 
 
 def test_a_manifest_that_is_no_text_is_named(studies):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
-from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_local, run_task
+from hilo_nas.evaluation import DeviceReport, Evaluator, evaluator_or_local
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
 from hilo_nas.measurement.verdicts import judge_cohort
@@ -31,11 +31,12 @@ from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import calibrate_all
 from hilo_nas.searching.sampling.optuna_study import impute
 from hilo_nas.searching.tasks.reasons import explain_violations
-from hilo_nas.searching.tasks.study_targets import find_targets, further_devices, read_forms
+from hilo_nas.searching.tasks.study_targets import find_objective, find_targets, further_devices, read_forms
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS, broken_limits
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.front import Front
+from hilo_nas.study.further_conditions import first_per_target
 from hilo_nas.study.local_settings import load_local, write_local
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import FITS, TrialRecord
@@ -93,15 +94,15 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
         )
     if not any(_was_timed(record) for record in source.records):
         raise UsageError(f"study {source.name} must have a timed network, but has none. Resume its search first.")
-    name = request.device or manifest.objective.device
-    kind_of_device(name)
+    if request.device is not None:
+        kind_of_device(request.device)
     with (
         _logs_of(source) as logs,
         evaluator_or_local(
             evaluator, logs, purpose=f"study {source.name}", idle_timeout_s=request.idle_timeout_s
         ) as evaluator,
     ):
-        report = run_task(evaluator, Inspect(target=name), emit)
+        report = find_objective(manifest, request.device, evaluator, emit)
         if request.into is not None or _is_other_device(report.identity, manifest):
             return _remeasure_on_device(request, source, manifest, report, evaluator, emit)
         further = find_targets(manifest, report.target, evaluator, emit)
@@ -162,17 +163,8 @@ def time_front(
         emit: Receives all events.
         again: True to repeat the timing even if the networks already share rounds.
     """
-    for condition in _first_per_target(manifest):
+    for condition in first_per_target(manifest.conditions):
         _time_front(study, manifest, condition, evaluator, resources, emit, again=again)
-
-
-def _first_per_target(manifest: Manifest) -> list[Condition]:
-    """Returns the first condition on each target, the objective first."""
-    found: list[Condition] = []
-    for condition in manifest.conditions:
-        if not any(condition.shares_target(other) for other in found):
-            found.append(condition)
-    return found
 
 
 def _time_front(

@@ -31,6 +31,7 @@ from hilo_nas.searching.opening.study_setup import (
     prepare_images,
 )
 from hilo_nas.searching.tasks.study_targets import (
+    find_objective,
     find_targets,
     further_devices,
     read_forms,
@@ -76,7 +77,7 @@ def reopen(
         DeviceError: This machine does not have the device.
         DataError: The data set is invalid, or its path on this machine is unknown.
     """
-    name = config.timing.device or (None if manifest.speeds else manifest.objective.device)
+    name = config.timing.device
     if name is not None:
         kind_of_target(name)
     differing = _differing_options(config, manifest, space)
@@ -85,18 +86,24 @@ def reopen(
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # new timings cannot resolve this
     consent = LocalConsent({name: config.value(name) for name in SETTINGS.values()}, folder)
-    report = run_task(evaluator, Inspect(target=name), emit)
+    if manifest.speeds is None:
+        report = find_objective(manifest, name, evaluator, emit)
+    else:
+        report = run_task(evaluator, Inspect(target=name), emit)
     timed, resources = None, Resources(target=report.target, timing_s=config.timing.seconds)
     if manifest.speeds is not None:
         timed = tuple(record for record in folder.records if record.state == TrialState.TIMED)
+        named = requirements_of(config, manifest.objective, stored_targets(config.timing.also, manifest))
+        differing |= _differing_requirements(named, config, manifest)
         facts = _differing_facts(manifest, {}, manifest.device)
     else:
         if report.identity.kind != manifest.objective.device:
             differing["timing.device"] = (manifest.objective.device, report.target)
-        named = requirements_of(config, manifest.objective, read_targets(config.timing.also, report, evaluator, emit))
-        differing |= _differing_conditions(named, manifest) if named.devices else {}
+        targets = read_targets(config.timing.also, report, evaluator, emit, manifest=manifest)
+        named = requirements_of(config, manifest.objective, targets)
         further = find_targets(manifest, report.target, evaluator, emit, named=named.devices)
         resources = dataclasses.replace(resources, further=further_devices(further))
+        differing |= _differing_requirements(named, config, manifest)
         # Skip the comparison of forms if settings differ, because another device has other forms.
         records = [] if differing else folder.records
         read = functools.partial(read_forms, resources=resources, evaluator=evaluator, emit=emit)
@@ -201,7 +208,7 @@ def _mismatch(folder: StoredStudy, options: Differences, facts: Differences) -> 
     remedies = []
     if options:
         remedies.append("Leave out the settings that differ, or create a new study with --study NAME.")
-    if facts:
+    if facts and "timing.also" not in options:  # with other conditions, a new timing would not help
         elsewhere = ("--device", devices_of(options["timing.device"][1])[0]) if "timing.device" in options else ()
         remedies.append(
             f"Search on the machine of the study, install the versions above, or time its networks again here: "
@@ -261,29 +268,30 @@ def _differing_forms(
     return found
 
 
-def _differing_conditions(requirements: Requirements, manifest: Manifest) -> Differences:
-    """Returns the difference of the requested further conditions from those of the stored study."""
+def _differing_requirements(requirements: Requirements, config: SearchConfig, manifest: Manifest) -> Differences:
+    """Returns the requested further conditions and limits that differ from those of the stored study."""
+    limits = {name: (manifest.limits_in_force.get(name), bound) for name, bound in requirements.limits.items()}
+    found: Differences = {f"limit on {name}": pair for name, pair in limits.items() if pair[0] != pair[1]}
+    if not config.timing.also:
+        return found
     stored = {condition.label() for condition in manifest.conditions[1:]}
     asked = {condition.label() for condition in requirements.conditions[1:]}
     # A study with copied timings has all conditions of the source. The options name only those with limits.
     asked |= stored if manifest.speeds else set()
-    return {} if asked == stored else {"timing.also": (sorted(stored), sorted(asked))}
+    return found if asked == stored else {**found, "timing.also": (sorted(stored), sorted(asked))}
 
 
 def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSpace | None) -> Differences:
-    """Returns the settings of a configuration that differ from those of the stored study. Unset ones are ignored."""
+    """Returns the settings that differ from those of the stored study, without conditions and limits.
+
+    Unset ones are ignored.
+    """
     pairs: Differences = {}
     if space is not None:
         pairs["space"] = (
             f"{manifest.space.name} ({manifest.space.hash()})",
             f"{space.name} ({space.hash()})",
         )
-    # Devices that `timing.also` names are compared later, because reading them takes seconds.
-    requirements = requirements_of(config, manifest.objective, stored_targets(config.timing.also, manifest))
-    if config.timing.also:
-        pairs |= _differing_conditions(requirements, manifest)
-    for limit, bound in requirements.limits.items():
-        pairs[f"limit on {limit}"] = (manifest.limits_in_force.get(limit), bound)
     stored = config_of(manifest)
     for setting in _COMPARED:
         pairs[setting] = (stored.value(setting), config.value(setting))

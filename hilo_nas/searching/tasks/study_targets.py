@@ -14,15 +14,19 @@ from hilo_nas.events import Emit
 from hilo_nas.measurement import Condition, DeviceIdentity, kind_of_device, slug_of_model
 from hilo_nas.measurement.condition_options import NamedDevice, Target, Targets, named_devices
 from hilo_nas.searching.tasks.study_tasks import Resources
+from hilo_nas.study.further_conditions import further_targets
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.text.commands import command
 
-__all__ = ["find_targets", "further_devices", "read_forms", "read_targets", "stored_targets"]
+__all__ = ["find_objective", "find_targets", "further_devices", "read_forms", "read_targets", "stored_targets"]
 
 _MOST_CARDS = 64
 """Maximum number of CUDA devices of a machine that are tried."""
 
 
-def read_targets(also: Sequence[str], report: DeviceReport, evaluator: Evaluator, emit: Emit) -> Targets:
+def read_targets(
+    also: Sequence[str], report: DeviceReport, evaluator: Evaluator, emit: Emit, *, manifest: Manifest | None = None
+) -> Targets:
     """Returns the devices that further conditions name.
 
     Args:
@@ -30,6 +34,7 @@ def read_targets(also: Sequence[str], report: DeviceReport, evaluator: Evaluator
         report: Report of the objective's target.
         evaluator: Reads the devices.
         emit: Receives the events of the evaluator.
+        manifest: Manifest of a stored study, whose conditions the devices keep in any order of their names.
 
     Raises:
         UsageError: A further condition cannot be parsed.
@@ -39,7 +44,12 @@ def read_targets(also: Sequence[str], report: DeviceReport, evaluator: Evaluator
     further = {device: _read_named(device, evaluator, emit) for device in named}
     if named:
         _select(report.target, evaluator, emit)
-    return Targets(objective=report.identity, further=further)
+    stored = {}
+    if manifest is not None:
+        for condition in further_targets(manifest):
+            identity = manifest.calibrations[condition.label()].device
+            stored[identity.kind, identity.model] = condition.model
+    return Targets(objective=report.identity, further=further, stored=stored)
 
 
 def stored_targets(also: Sequence[str], manifest: Manifest) -> Targets:
@@ -66,6 +76,28 @@ def stored_targets(also: Sequence[str], manifest: Manifest) -> Targets:
                 further[device] = Target(name=device.name, identity=identity, threads=condition.threads)
                 break
     return Targets(objective=manifest.device, further=further)
+
+
+def find_objective(manifest: Manifest, name: str | None, evaluator: Evaluator, emit: Emit) -> DeviceReport:
+    """Returns the report of the objective's device: of the named one, or else of the one that equals the stored one.
+
+    If no CUDA device of this machine equals it, the report is of the first one of its model, or else of its kind. The
+    caller compares the devices.
+
+    Args:
+        manifest: Manifest of the study.
+        name: Target that the user names.
+        evaluator: Reads the devices.
+        emit: Receives the events of the evaluator.
+
+    Raises:
+        DeviceError: This machine does not have the named device, or none of the kind.
+    """
+    first = run_task(evaluator, Inspect(target=name or manifest.objective.device), emit)
+    if name is not None or first.identity.kind != "cuda" or not first.identity.differences(manifest.device):
+        return first
+    found = _most_similar(manifest.device, evaluator, emit, [], [])
+    return run_task(evaluator, Inspect(target=first.target if found is None else found.name), emit)
 
 
 def find_targets(
@@ -97,7 +129,7 @@ def find_targets(
         if named is not None and label in named:
             by_identity[key] = _read(named[label], evaluator, emit)
         elif key not in by_identity:
-            by_identity[key] = _find(stored, label, evaluator, emit)
+            by_identity[key] = _find(manifest, label, evaluator, emit)
         found[label] = by_identity[key]
     if found:
         _select(target, evaluator, emit)
@@ -137,42 +169,71 @@ def _read(name: str, evaluator: Evaluator, emit: Emit) -> Target:
 def _read_named(device: NamedDevice, evaluator: Evaluator, emit: Emit) -> Target:
     if device.model is None:
         return _read(device.name, evaluator, emit)
-    others = []
-    for target in _candidates(device.name, evaluator, emit):
+    others: list[str] = []
+    faults: list[DeviceError] = []
+    for target in _candidates(device.name, evaluator, emit, faults):
         if slug_of_model(target.identity.model) == device.model:
             return target
         others.append(f"{target.name} ({slug_of_model(target.identity.model)})")
     raise DeviceError(
-        f"timing.also {device} must name a device of this machine, but it has {', '.join(others) or 'none'}. Use one "
-        "of them, or leave the condition out."
+        f"timing.also {device} must name a device of this machine, but it has {_list(others, faults)}. Use one of "
+        "them, or leave the condition out."
     )
 
 
-def _find(stored: DeviceIdentity, label: str, evaluator: Evaluator, emit: Emit) -> Target:
-    """Returns the device of this machine that is most similar to a stored one."""
-    alike: list[Target] = []
+def _find(manifest: Manifest, label: str, evaluator: Evaluator, emit: Emit) -> Target:
+    """Returns the device of this machine that is most similar to the stored one of a condition."""
+    stored = manifest.calibrations[label].device
     others: list[str] = []
-    for target in _candidates(stored.kind, evaluator, emit):
+    faults: list[DeviceError] = []
+    if (found := _most_similar(stored, evaluator, emit, others, faults)) is not None:
+        return found
+    kind = manifest.objective.device
+    copying = command("remeasure", manifest.name, "--device", kind, "--study", f"{manifest.name}-{kind}")
+    raise DeviceError(
+        f"all targets of a study must be present, but this machine has no {stored.kind} device {stored.model} for "
+        f"{label}; it has {_list(others, faults)}. Use the machine of the study, or copy its networks to a "
+        f"study without this target: {copying}"
+    )
+
+
+def _most_similar(
+    stored: DeviceIdentity, evaluator: Evaluator, emit: Emit, others: list[str], faults: list[DeviceError]
+) -> Target | None:
+    """Returns the device of this machine that equals a stored one, or else the first one of its model, or None.
+
+    Args:
+        stored: The stored device.
+        evaluator: Reads the devices.
+        emit: Receives the events of the evaluator.
+        others: Receives the names of devices that do not equal the stored one.
+        faults: As for `_candidates`.
+    """
+    alike: list[Target] = []
+    for target in _candidates(stored.kind, evaluator, emit, faults):
         differences = target.identity.differences(stored)
         if not differences:
             return target
         if differences.keys().isdisjoint(("kind", "model")):
             alike.append(target)
         others.append(f"{target.name} ({target.identity.model})")
-    if alike:
-        return alike[0]
-    raise DeviceError(
-        f"all targets of a study must be present, but this machine has no {stored.kind} device {stored.model} for "
-        f"{label}; it has {', '.join(others) or f'no {stored.kind} device'}. Use the machine of the study, or copy its "
-        "networks to a study for this machine with `hilo-nas remeasure --device`."
-    )
+    return alike[0] if alike else None
 
 
-def _candidates(name: str, evaluator: Evaluator, emit: Emit) -> Iterator[Target]:
-    """Yields the device of a name, or all CUDA devices of this machine for `cuda`, until the first missing one."""
+def _candidates(name: str, evaluator: Evaluator, emit: Emit, faults: list[DeviceError]) -> Iterator[Target]:
+    """Yields the device of a name, or all CUDA devices of this machine for `cuda`, until the first missing one.
+
+    Adds the error of the missing one to `faults`. It names the cause if the device exists, but does not work.
+    """
     names = [name, *(f"cuda:{i}" for i in range(1, _MOST_CARDS) if name == "cuda")]
     for own in names:
         try:
             yield _read(own, evaluator, emit)
-        except DeviceError:
+        except DeviceError as error:
+            faults.append(error)
             return
+
+
+def _list(others: Sequence[str], faults: Sequence[DeviceError]) -> str:
+    """Returns the devices that a machine has, or why it has none."""
+    return ", ".join(others) or f"none ({str(faults[0]).rstrip('.')})"
