@@ -13,7 +13,7 @@ import pytest
 from builders import build_arch, build_calibration, build_condition, build_plan, fresh
 
 from hilo_nas.data import CachedData
-from hilo_nas.errors import DeviceError, UsageError, WorkerDiedError
+from hilo_nas.errors import DeviceError, HiloNasError, UsageError, WorkerDiedError
 from hilo_nas.evaluation import (
     ClusterOptions,
     Count,
@@ -92,6 +92,17 @@ def build(tmp_path):
 def prepare_fake(evaluator):
     """Prepares images that need no image set, under the reference `prepared-0`."""
     assert run_task(evaluator, Prepare(images={}), lambda event: None).reference == "prepared-0"
+
+
+def changed(arguments_of):
+    """A place with other arguments of its evaluator: `arguments_of(name of the place)`."""
+
+    def build_place(options):
+        fields = json.loads(options)
+        fields["arguments"] |= arguments_of(fields["arguments"]["place"])
+        return Place(json.dumps(fields))
+
+    return build_place
 
 
 def ends_of(evaluator, ids, on_message=lambda message: None):
@@ -230,25 +241,13 @@ def test_a_device_that_times_and_trains_has_one_place(build):
 
 
 def test_unequal_nodes_are_refused_as_one_target(build):
-    class Model(Place):
-        def __init__(self, options):
-            fields = json.loads(options)
-            fields["arguments"]["model"] = f"CPU of {fields['arguments']['place']}"
-            super().__init__(json.dumps(fields))
-
-    evaluator = build({"a": CPU, "b": CPU}, place=Model)
+    evaluator = build({"a": CPU, "b": CPU}, place=changed(lambda name: {"model": f"CPU of {name}"}))
     with pytest.raises(DeviceError, match=r"cpu@a and cpu@b differ in model.*evaluator\.time_on=NAME"):
         run_task(evaluator, Inspect(target="cpu"), lambda event: None)
 
 
 def test_two_nodes_on_one_host_share_its_cpu_and_one_is_used(build):
-    class SameHost(Place):
-        def __init__(self, options):
-            fields = json.loads(options)
-            fields["arguments"]["place"] = "the host"
-            super().__init__(json.dumps(fields))
-
-    evaluator, events = build({"a": CPU, "b": CPU}, place=SameHost), []
+    evaluator, events = build({"a": CPU, "b": CPU}, place=changed(lambda name: {"place": "the host"})), []
     assert run_task(evaluator, Inspect(target="cpu"), events.append).target == "cpu@a"
     assert [event.text for event in events] == ["cpu@b is not used: it is the same device as cpu@a"]
 
@@ -294,7 +293,7 @@ def test_a_cluster_without_the_wanted_nodes_is_refused(build, nodes, wishes, tar
 
 @pytest.mark.parametrize("target", ["cuda:1", "cuda:0,cuda:1"])
 def test_ray_chooses_the_gpus_of_a_node(build, target):
-    with pytest.raises(UsageError, match="Ray chooses the GPUs"):
+    with pytest.raises(DeviceError, match="Ray chooses the GPUs"):
         run_task(build({"a": {"GPU": 2.0}}), Inspect(target=target), lambda event: None)
 
 
@@ -451,3 +450,26 @@ def test_a_search_without_nodes_ends_and_is_resumed_on_others(build):
     records = fresh(study).records
     assert finished.measured == 12
     assert len({record.key for record in records}) == len(records)
+
+
+def test_the_nodes_of_a_further_target_must_be_equally_fast(build):
+    nodes = {"a": {**CPU, "GPU": 1.0}, "b": CPU}
+    slow = changed(lambda name: {"images_per_s": 100.0 if name == "cpu@b" else 256.0})
+    with pytest.raises(DeviceError, match="cpu@a and cpu@b time the reference at 256 and 100 images/s"):
+        search(build(nodes, place=slow), device="cuda", also=["device=cpu"])
+
+
+def test_the_nodes_of_a_further_target_are_compared_again_when_a_study_is_resumed(build):
+    nodes = {"a": {**CPU, "GPU": 1.0}, "b": CPU}
+    search(build(nodes), device="cuda", also=["device=cpu"], trials=3)
+    slow = changed(lambda name: {"images_per_s": 100.0 if name == "cpu@b" else 256.0})
+    with pytest.raises(DeviceError, match="cpu@a and cpu@b time the reference"):
+        search(build(nodes, place=slow), device="cuda", until_trials=6, trials=None, space=None, sampler=None)
+
+
+def test_a_resumed_study_whose_further_gpu_is_gone_says_so(build):
+    search(build({"a": {**CPU, "GPU": 1.0}}), device="cpu", also=["device=cuda"], trials=3)
+    other = build({"a": {**CPU, "GPU": 1.0}}, model="another model")
+    with pytest.raises(HiloNasError) as caught:
+        search(other, device="cpu", until_trials=6, trials=None, space=None, sampler=None)
+    assert "Ray chooses the GPUs" not in str(caught.value)

@@ -91,7 +91,7 @@ def kind_for(task: Task[Any]) -> str | None:
     """Returns the kind of device that a task needs first; None if any will do.
 
     Raises:
-        UsageError: The target names devices by number, which Ray does.
+        DeviceError: The target names devices by number, which Ray does.
     """
     target = task.condition.device if isinstance(task, Time) else getattr(task, "target", None)
     if isinstance(task, Count) or target is None:
@@ -102,7 +102,7 @@ def kind_for(task: Task[Any]) -> str | None:
     if target == ALL_CUDA:
         return "cuda"
     if len(names) > 1 or ":" in target:
-        raise UsageError(
+        raise DeviceError(
             f"device must be cpu, cuda or mps with a cluster, but got {target!r}: Ray chooses the GPUs. To use some "
             "nodes only, set evaluator.time_on."
         )
