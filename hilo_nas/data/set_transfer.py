@@ -27,6 +27,8 @@ _FILES = (*(f"{name}.npy" for name in ARRAYS), _META)
 """Files of an image set that are sent. The last one holds the digests of the others."""
 _PIECE_BYTES = 16 * 2**20
 _POLL_S = 0.1
+_IDLE_S = 120.0
+"""Longest wait for the next piece. A sender that ended must not keep the cache's lock of the set."""
 
 
 def describe_set(path: Path) -> dict[str, Any]:
@@ -84,9 +86,11 @@ class IncomingSet:
     Args:
         described: Result of `describe_set` of the sender.
         cache_dir: Folder of this machine's cache.
+        idle_timeout_s: Seconds without a piece after which the transfer is given up.
     """
 
-    def __init__(self, described: Mapping[str, Any], cache_dir: Path) -> None:
+    def __init__(self, described: Mapping[str, Any], cache_dir: Path, *, idle_timeout_s: float = _IDLE_S) -> None:
+        self._idle_timeout_s = idle_timeout_s
         self._name, self._digest, self._cache_dir = str(described["name"]), described["digest"], cache_dir
         self._pieces: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1)
         self._is_given_up = False
@@ -137,8 +141,17 @@ class IncomingSet:
         except Exception as error:
             self._fault = error
 
+    def _next_piece(self) -> tuple[str, bytes] | None:
+        try:
+            return self._pieces.get(timeout=self._idle_timeout_s)
+        except queue.Empty:
+            raise StorageError(
+                f"the image set {self._name} did not arrive whole: its sender was silent for "
+                f"{self._idle_timeout_s:.0f} s. Run the search again to send it once more."
+            ) from None
+
     def _fill(self, folder: Path) -> None:
-        while (piece := self._pieces.get()) is not None:
+        while (piece := self._next_piece()) is not None:
             with open(folder / piece[0], "ab") as file:
                 file.write(piece[1])
         if self._is_given_up or not (folder / _META).is_file() or _digest(folder) != self._digest:

@@ -11,11 +11,13 @@ from hilo_nas.evaluation.tasks import DeviceReport
 __all__ = ["join_reports"]
 
 
-def join_reports(reports: Sequence[DeviceReport]) -> DeviceReport:
+def join_reports(reports: Sequence[DeviceReport], *, are_different: bool = False) -> DeviceReport:
     """Returns the report of a target: that of its first device, with the names of all of them.
 
     Args:
         reports: Reports of the devices of the target.
+        are_different: True if the devices are known to be different ones, although serials may be equal: the serial of
+            a CPU is the name of its host, and two hosts may have the same.
 
     Raises:
         DeviceError: The devices differ in model, driver or host, or two names are the same device.
@@ -23,7 +25,7 @@ def join_reports(reports: Sequence[DeviceReport]) -> DeviceReport:
     first, *others = reports
     for other in others:
         differences = first.identity.differences(other.identity)
-        if first.identity.serial == other.identity.serial:
+        if not are_different and first.identity.serial == other.identity.serial:
             raise DeviceError(
                 f"the devices of a target must be different ones, but {other.target} is {first.target} "
                 f"({first.identity.serial}). Name each device once."

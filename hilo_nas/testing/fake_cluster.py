@@ -88,7 +88,7 @@ class FakeCluster:
         """Returns the result of a call."""
         while not handle.is_ready:
             time.sleep(_POLL_S)
-        if handle.place.is_lost:
+        if not handle.future.done() or handle.future.cancelled():
             raise PlaceLostError("its process or node ended")
         return handle.future.result()
 

@@ -56,6 +56,7 @@ class SleepingHost:
         log: Folder of the files with the uses of the device. None records nothing.
         failing: Kind of the tasks that fail because of their network. None for no such tasks.
         model: Model of the device.
+        images_per_s: Speed of the reference on the device.
         **unused: Arguments of the real evaluator.
     """
 
@@ -68,12 +69,13 @@ class SleepingHost:
         log: str | None = None,
         failing: str | None = None,
         model: str = "fake, 2 cores",
+        images_per_s: float = 256.0,
         **unused: Any,
     ) -> None:
         self._place, self._seconds, self._failing = place, seconds, failing
         self._log = None if log is None else Path(log) / f"{place.replace('/', '-')}.jsonl"
         self._checkpoints = CheckpointFiles(folder / "checkpoints", budget_mib=1024)
-        self._answers = _PlaceAnswers(place, model)
+        self._answers = _PlaceAnswers(place, model, images_per_s)
         self._ids = itertools.count()
         self._tasks: queue.SimpleQueue[tuple[str, Task[Any]] | None] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -183,9 +185,13 @@ class SleepingHost:
 class _PlaceAnswers(FakeAnswers):
     """Answers of a device with its own serial."""
 
-    def __init__(self, place: str, model: str) -> None:
+    def __init__(self, place: str, model: str, images_per_s: float) -> None:
         super().__init__()
-        self._place, self._model = place, model
+        self._place, self._model, self._images_per_s = place, model, images_per_s
+
+    def reference_speed(self, device: str) -> float:
+        """Returns the speed of the reference in images/s."""
+        return self._images_per_s
 
     def identity_of(self, device: str) -> DeviceIdentity:
         """Returns the identity of the place's device."""

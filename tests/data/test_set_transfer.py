@@ -73,6 +73,14 @@ def test_a_set_that_is_given_up_leaves_nothing(path, tmp_path):
     assert list((tmp_path / "there/data/building").iterdir()) == []
 
 
+def test_a_sender_that_ends_in_the_middle_does_not_block_the_next_one(path, tmp_path):
+    abandoned = IncomingSet(describe_set(path), tmp_path / "there", idle_timeout_s=0.05)
+    abandoned.write(*next(read_pieces(path)))
+    assert send(path, tmp_path / "there").is_dir()
+    with pytest.raises(StorageError, match=r"its sender was silent"):
+        abandoned.finish()
+
+
 def test_a_file_outside_the_set_is_refused(path, tmp_path):
     incoming = IncomingSet(describe_set(path), tmp_path / "there")
     with pytest.raises(StorageError, match=r"must be one of images\.npy"):

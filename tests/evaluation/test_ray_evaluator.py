@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import pytest
 from builders import build_arch, build_calibration, build_condition, build_plan, fresh
 
 from hilo_nas.data import CachedData
-from hilo_nas.errors import DeviceError, UsageError, WorkerDiedError
+from hilo_nas.data.set_transfer import describe_set, read_pieces
+from hilo_nas.errors import DeviceError, HiloNasError, UsageError, WorkerDiedError, WorkerFailedError
 from hilo_nas.evaluation import (
     ClusterOptions,
     Count,
@@ -70,8 +73,10 @@ def build(tmp_path):
     """Builds an evaluator: `build({"a": {"CPU": 2}}, ...)`; its cluster is `evaluator.cluster`."""
     built = []
 
-    def run(nodes, *, time_on=None, train_on=None, home=None, place=Place, checkpoints=True, **host):
-        cluster = FakeCluster(nodes, place)
+    def run(
+        nodes, *, time_on=None, train_on=None, home=None, place=Place, checkpoints=True, cluster=FakeCluster, **host
+    ):
+        cluster = cluster(nodes, place)
         evaluator = RayEvaluator(
             cluster,
             home or SleepingHost(tmp_path / "home", place="home", seconds=0.0, failing=host.pop("fails_at_home", None)),
@@ -92,6 +97,17 @@ def build(tmp_path):
 def prepare_fake(evaluator):
     """Prepares images that need no image set, under the reference `prepared-0`."""
     assert run_task(evaluator, Prepare(images={}), lambda event: None).reference == "prepared-0"
+
+
+def changed(arguments_of):
+    """A place with other arguments of its evaluator: `arguments_of(name of the place)`."""
+
+    def build_place(options):
+        fields = json.loads(options)
+        fields["arguments"] |= arguments_of(fields["arguments"]["place"])
+        return Place(json.dumps(fields))
+
+    return build_place
 
 
 def ends_of(evaluator, ids, on_message=lambda message: None):
@@ -174,15 +190,68 @@ def test_a_place_whose_process_ends_is_started_again_on_its_node(build):
 
 
 def test_a_task_that_loses_two_places_fails_because_of_its_worker(build):
-    evaluator = build({"a": CPU, "b": CPU, "c": CPU}, seconds=0.2)
-    run_task(evaluator, Inspect(target="cpu"), lambda event: None)
+    evaluator = build({"a": CPU, "b": CPU, "c": CPU}, seconds=30.0)
     evaluator.submit(COUNT)
-    evaluator.cluster.lose("a")
-    while not evaluator.wait(5.0):
+    for place in evaluator.cluster.places[:2]:
+        while not place.place._tasks:
+            evaluator.wait(0.01)
+        evaluator.cluster.lose(place.node.id)
+    while not (found := [message for message in evaluator.wait(5.0) if not isinstance(message, Progress)]):
         pass
-    evaluator.cluster.lose("b")
-    (failed,) = evaluator.wait(5.0)
+    (failed,) = found
     assert (type(failed.error), failed.blame) == (WorkerDiedError, "worker_lost")
+
+
+@pytest.mark.parametrize("order", ["loss first", "task first"])
+def test_nodes_that_end_while_they_are_free_cost_a_task_nothing(build, order):
+    evaluator = build(dict.fromkeys("abcd", CPU))
+    run_task(evaluator, Inspect(target="cpu"), lambda event: None)
+    for name in "ab":
+        evaluator.cluster.lose(name)
+    if order == "loss first":
+        evaluator.wait(0.2)
+        assert evaluator.slots("time") == 2
+    (ended,) = ends_of(evaluator, [evaluator.submit(COUNT)])
+    assert isinstance(ended, Finished)
+
+
+def test_a_place_that_raises_an_error_is_lost_and_its_task_is_repeated(build):
+    class Broken(Place):
+        calls = 0
+
+        def wait(self, timeout_s):
+            Broken.calls += 1
+            if Broken.calls == 5:
+                raise WorkerFailedError("OSError: [Errno 5] Input/output error.")
+            return super().wait(timeout_s)
+
+    evaluator = build({"a": CPU, "b": CPU}, place=Broken, seconds=0.1)
+    run_task(evaluator, Inspect(target="cpu"), lambda event: None)
+    ends = ends_of(evaluator, [evaluator.submit(COUNT) for _ in range(6)])
+    assert all(isinstance(message, Finished) for message in ends)
+    assert Broken.calls > 5
+
+
+def test_an_interrupt_at_the_start_leaves_no_place(build):
+    class Interrupted(FakeCluster):
+        def first_ready(self, handles, timeout_s):
+            raise KeyboardInterrupt
+
+    evaluator = build({"a": CPU, "b": CPU}, cluster=Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.submit(Inspect(target="cpu"))
+    assert len(evaluator.cluster.places) == 2
+    evaluator.cluster.close = lambda: None  # a cluster that others started goes on
+    evaluator.close()
+    assert all(place.is_lost for place in evaluator.cluster.places)
+
+
+@pytest.mark.parametrize("targets", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_gpu_that_trains_can_time_as_a_further_target(build, targets):
+    evaluator = build({"n": {**CPU, "GPU": 1.0, "edge": 1.0, "big": 1.0}}, time_on="edge", train_on="big")
+    found = [run_task(evaluator, Inspect(target=target), lambda event: None).target for target in targets]
+    assert found == [{"cpu": "cpu@n", "cuda": "cuda@n/0"}[target] for target in targets]
+    assert len(evaluator.cluster.places) == 2
 
 
 def test_without_a_node_a_task_fails_because_of_the_world(build):
@@ -230,27 +299,42 @@ def test_a_device_that_times_and_trains_has_one_place(build):
 
 
 def test_unequal_nodes_are_refused_as_one_target(build):
-    class Model(Place):
-        def __init__(self, options):
-            fields = json.loads(options)
-            fields["arguments"]["model"] = f"CPU of {fields['arguments']['place']}"
-            super().__init__(json.dumps(fields))
-
-    evaluator = build({"a": CPU, "b": CPU}, place=Model)
+    evaluator = build({"a": CPU, "b": CPU}, place=changed(lambda name: {"model": f"CPU of {name}"}))
     with pytest.raises(DeviceError, match=r"cpu@a and cpu@b differ in model.*evaluator\.time_on=NAME"):
         run_task(evaluator, Inspect(target="cpu"), lambda event: None)
 
 
 def test_two_nodes_on_one_host_share_its_cpu_and_one_is_used(build):
-    class SameHost(Place):
-        def __init__(self, options):
-            fields = json.loads(options)
-            fields["arguments"]["place"] = "the host"
-            super().__init__(json.dumps(fields))
-
-    evaluator, events = build({"a": CPU, "b": CPU}, place=SameHost), []
+    evaluator, events = build({"a": CPU, "b": CPU}, place=changed(lambda name: {"place": "the host"})), []
     assert run_task(evaluator, Inspect(target="cpu"), events.append).target == "cpu@a"
     assert [event.text for event in events] == ["cpu@b is not used: it is the same device as cpu@a"]
+
+
+def test_a_device_that_times_on_one_node_and_trains_on_another_has_one_place(build):
+    nodes = {"a": {**CPU, "big": 1.0}, "b": {**CPU, "edge": 1.0}}
+    same = changed(lambda name: {"place": "the host"})
+    evaluator = build(nodes, time_on="edge", train_on="big", place=same)
+    assert run_task(evaluator, Inspect(target="cpu"), lambda event: None).target == "cpu@b"
+    assert (evaluator.slots("time"), evaluator.slots("score")) == (1, 1)
+    prepare_fake(evaluator)
+    (ended,) = ends_of(evaluator, [evaluator.submit(scoring("cpu@b"))])
+    assert ended.device == "cpu@b"
+
+
+def test_two_hosts_with_the_same_name_are_two_devices(build):
+    class Elsewhere(Place):
+        def describe(self):
+            found = super().describe()
+            found["value"]["machine"] = str(id(self))
+            return found
+
+    def build_place(options):
+        fields = json.loads(options)
+        fields["arguments"]["place"] = "localhost"
+        return Elsewhere(json.dumps(fields))
+
+    evaluator = build({"a": CPU, "b": CPU}, place=build_place)
+    assert run_task(evaluator, Inspect(target="cpu"), lambda event: None).target == "cpu@a,cpu@b"
 
 
 @pytest.mark.parametrize("library", ["torch", "hilo-nas"])
@@ -282,7 +366,7 @@ def test_a_node_whose_resources_are_in_use_is_not_waited_for_forever(build):
 @pytest.mark.parametrize(
     ("nodes", "wishes", "target", "message"),
     [
-        ({"a": CPU}, {}, "cuda", "must have the resource GPU, but the 1 running nodes have CPU"),
+        ({"a": CPU}, {}, "cuda", "must have the resource GPU, but the 1 running nodes have CPU.*--num-gpus 1"),
         ({"a": CPU}, {"time_on": "edge"}, "cpu", "must have the resource edge and CPU"),
         ({"a": {**CPU, "edge": 1.0}}, {"time_on": "edge", "train_on": "gpus"}, "cpu", "the resource gpus"),
     ],
@@ -294,7 +378,7 @@ def test_a_cluster_without_the_wanted_nodes_is_refused(build, nodes, wishes, tar
 
 @pytest.mark.parametrize("target", ["cuda:1", "cuda:0,cuda:1"])
 def test_ray_chooses_the_gpus_of_a_node(build, target):
-    with pytest.raises(UsageError, match="Ray chooses the GPUs"):
+    with pytest.raises(DeviceError, match="Ray chooses the GPUs"):
         run_task(build({"a": {"GPU": 2.0}}), Inspect(target=target), lambda event: None)
 
 
@@ -393,15 +477,57 @@ def test_a_place_runs_an_evaluator_of_this_package_only():
 
 def test_the_folders_of_killed_places_are_removed_by_the_next_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left = [tmp_path / f"hilo-nas-place-{name}" for name in (f"{ended.pid}-a", f"{os.getpid()}-b", "c")]
-    for path in left:
-        path.mkdir()
-    place = Place(json.dumps({"host": HOST, "arguments": {"place": "p"}}))
-    assert [path.exists() for path in left] == [False, True, True]
+    code = "import os, time; from hilo_nas.evaluation.ray.place_folders import PlaceFolder; PlaceFolder(); os._exit(9)"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    (left,) = tmp_path.iterdir()
+    (unlocked := tmp_path / "hilo-nas-place-of-a-user").mkdir()
+    places = [Place(json.dumps({"host": HOST, "arguments": {"place": "p"}})) for _ in range(2)]
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 3, "a running place keeps its folder, whatever its process ID"
+    for place in places:
+        place.close()
+    assert list(tmp_path.iterdir()) == [unlocked]
+
+
+def test_a_message_that_cannot_be_packed_is_the_failure_of_its_task(build):
+    place = Place(json.dumps({"host": HOST, "arguments": {"place": "p", "seconds": 0.0}}))
+    place.submit("7", json.dumps(scoring(checkpoint="0123456789ab-0").to_dict()))
+    while not (path := place._checkpoints.path_of("0123456789ab-0")).is_file():
+        time.sleep(0.01)
+    path.unlink()
+    path.mkdir()
+    ends = []
+    while not ends:
+        ends = [fields for text, _ in place.wait(1.0) if (fields := json.loads(text))["kind"] != "progress"]
+    assert (ends[0]["id"], ends[0]["kind"]) == ("7", "failed")
     place.close()
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in left[1:]}
+
+
+def test_no_checkpoint_of_a_failed_or_cancelled_training_stays_on_its_node():
+    for end in ("fails", "is cancelled"):
+        failing = "score" if end == "fails" else None
+        arguments = {"place": "p", "seconds": 0.0 if failing else 30.0, "failing": failing}
+        place = Place(json.dumps({"host": HOST, "arguments": arguments}))
+        place.submit("7", json.dumps(scoring(checkpoint="0123456789ab-0").to_dict()), b"16")
+        path = place._checkpoints.path_of("0123456789ab-0")
+        assert path.is_file()
+        if failing is None:
+            place.cancel("7")
+        while failing and not any(json.loads(text)["kind"] == "failed" for text, _ in place.wait(1.0)):
+            pass
+        assert not path.exists()
+        place.close()
+
+
+def test_a_transfer_that_a_driver_left_unfinished_starts_anew(own_cache, digits16):
+    source, place = Path(digits16.path), Place(json.dumps({"host": HOST, "arguments": {"place": "p"}}))
+    text = json.dumps(describe_set(source))
+    place.write_set(text, *next(read_pieces(source)))
+    assert place.find_set(text, "/nowhere") == {"value": None}
+    for file, piece in read_pieces(source):
+        assert place.write_set(text, file, piece) == {"value": None}
+    assert Path(place.write_set(text, None)["value"]).is_dir()
+    place.close()
 
 
 def test_without_ray_its_extra_is_named(monkeypatch):
@@ -451,3 +577,26 @@ def test_a_search_without_nodes_ends_and_is_resumed_on_others(build):
     records = fresh(study).records
     assert finished.measured == 12
     assert len({record.key for record in records}) == len(records)
+
+
+def test_the_nodes_of_a_further_target_must_be_equally_fast(build):
+    nodes = {"a": {**CPU, "GPU": 1.0}, "b": CPU}
+    slow = changed(lambda name: {"images_per_s": 100.0 if name == "cpu@b" else 256.0})
+    with pytest.raises(DeviceError, match="cpu@a and cpu@b time the reference at 256 and 100 images/s"):
+        search(build(nodes, place=slow), device="cuda", also=["device=cpu"])
+
+
+def test_the_nodes_of_a_further_target_are_compared_again_when_a_study_is_resumed(build):
+    nodes = {"a": {**CPU, "GPU": 1.0}, "b": CPU}
+    search(build(nodes), device="cuda", also=["device=cpu"], trials=3)
+    slow = changed(lambda name: {"images_per_s": 100.0 if name == "cpu@b" else 256.0})
+    with pytest.raises(DeviceError, match="cpu@a and cpu@b time the reference"):
+        search(build(nodes, place=slow), device="cuda", until_trials=6, trials=None, space=None, sampler=None)
+
+
+def test_a_resumed_study_whose_further_gpu_is_gone_says_so(build):
+    search(build({"a": {**CPU, "GPU": 1.0}}), device="cpu", also=["device=cuda"], trials=3)
+    other = build({"a": {**CPU, "GPU": 1.0}}, model="another model")
+    with pytest.raises(HiloNasError) as caught:
+        search(other, device="cpu", until_trials=6, trials=None, space=None, sampler=None)
+    assert "Ray chooses the GPUs" not in str(caught.value)

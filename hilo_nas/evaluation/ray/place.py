@@ -6,14 +6,13 @@ Nothing here executes code that the driver sends. A task names data by content, 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +22,13 @@ from typing import Any, Protocol
 from hilo_nas.data.cache import default_cache_dir
 from hilo_nas.data.set_transfer import IncomingSet, find_copy
 from hilo_nas.data.set_uses import SetUse
-from hilo_nas.errors import HiloNasError, RecordError, UsageError
+from hilo_nas.errors import RecordError, UsageError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.local_evaluator import LocalEvaluator
-from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, blame_of
+from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, Progress, blame_of
+from hilo_nas.evaluation.ray.place_folders import PlaceFolder
 from hilo_nas.evaluation.ray.plain_messages import message_to_json, plain_error
 from hilo_nas.evaluation.tasks import Count, Prepare, Score, Task, Time, task_from_dict
-from hilo_nas.processes import is_running
 from hilo_nas.versions import versions
 
 __all__ = ["Host", "Place", "local_host"]
@@ -37,8 +36,8 @@ __all__ = ["Host", "Place", "local_host"]
 _SLICE_S = 0.25
 """Longest time for which a wait for messages keeps other calls waiting."""
 _PAUSE_S = 0.005
-_FOLDER = "hilo-nas-place-"
-"""Start of the names of folders of places. The process ID follows."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""File of Linux with an ID of the running machine, which its containers share."""
 _OWN_CODE = "hilo_nas."
 """Start of the names of modules whose functions may create a host."""
 
@@ -100,13 +99,13 @@ class Place:
         if not module.startswith(_OWN_CODE):
             raise UsageError(f"the evaluator of a place must be one of hilo-nas, but got {module!r:.80}")
         create = getattr(importlib.import_module(module), function)
-        _remove_left_folders()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
-        self._checkpoints = CheckpointFiles(self._folder / "checkpoints", budget_mib=math.inf)
-        self._host: Host = create(self._folder, **fields["arguments"])
+        self._folder = PlaceFolder()
+        self._checkpoints = CheckpointFiles(self._folder.path / "checkpoints", budget_mib=math.inf)
+        self._host: Host = create(self._folder.path, **fields["arguments"])
         self._tasks: dict[str, tuple[str, Task[Any]]] = {}
         """ID of the driver and task, by the ID of the evaluator."""
         self._refused: list[str] = []
+        self._is_closed = False
         self._lock, self._callers = threading.Lock(), 0
         """Lock of the evaluator, and number of calls that a wait for messages must let pass."""
         self._incoming: dict[str, IncomingSet] = {}
@@ -114,8 +113,13 @@ class Place:
 
     @_answers
     def describe(self) -> dict[str, Any]:
-        """Returns the versions of this node's software, the process ID, and the folders from which Python imports."""
-        return {"versions": versions(), "pid": os.getpid(), "python_path": list(sys.path)}
+        """Returns the versions of this node's software, and facts about its machine and this process."""
+        return {
+            "versions": versions(),
+            "machine": _read_boot_id(),
+            "pid": os.getpid(),
+            "python_path": list(sys.path),
+        }
 
     def submit(self, id: str, text: str, checkpoint: bytes | None = None) -> None:
         """Queues a task. An invalid task gives a message of its failure.
@@ -150,16 +154,17 @@ class Place:
                 refused, self._refused = self._refused, []
                 found = [] if refused else self._host.wait(max(0.0, min(_SLICE_S, left)))
                 packed = [self._pack(message) for message in found if message.id in self._tasks]
-            if refused or packed or left <= 0:
+            if refused or packed or left <= 0 or self._is_closed:
                 return [*((text, None) for text in refused), *packed]
 
     def cancel(self, id: str) -> None:
         """Ends a task. `wait` returns no more messages about it."""
         with self._turn():
-            for own, (given, _) in list(self._tasks.items()):
+            for own, (given, task) in list(self._tasks.items()):
                 if given == id:
                     del self._tasks[own]
                     self._host.cancel(own)
+                    self._remove_checkpoint(task)
 
     @_answers
     def adopt(self, text: str) -> str:
@@ -171,10 +176,14 @@ class Place:
     def find_set(self, text: str, shared: str) -> str | None:
         """Returns the folder of an image set on this node, or None if it must be sent.
 
+        A transfer of the set that was not completed is given up.
+
         Args:
             text: `describe_set` of the set, as JSON.
             shared: Folder of the set on the driver's machine.
         """
+        if (left := self._incoming.pop(text, None)) is not None:
+            left.give_up()
         found = find_copy(json.loads(text), Path(shared), default_cache_dir())
         return None if found is None else self._use(found)
 
@@ -196,19 +205,20 @@ class Place:
                 return None
             del self._incoming[text]
             return self._use(incoming.finish())
-        except HiloNasError:
+        except Exception:
             self._incoming.pop(text, None)
             raise
 
     def close(self) -> None:
         """Ends all tasks and processes, and removes the files of this place."""
+        self._is_closed = True
         with self._turn():
             self._host.close()
         for incoming in self._incoming.values():
             incoming.give_up()
         for use in self._uses.values():
             use.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -226,20 +236,36 @@ class Place:
         return str(path)
 
     def _pack(self, message: Message) -> tuple[str, bytes | None]:
-        """Returns a message for the driver, with the content of the checkpoint that its task wrote."""
+        """Returns a message for the driver, with the content of the checkpoint that its task wrote.
+
+        If that cannot be read, the task has failed.
+        """
         id, task = self._tasks[message.id]
+        if not isinstance(message, Progress):
+            del self._tasks[message.id]
         extra: dict[str, Any] = {}
         content = None
-        if isinstance(message, Finished):
-            if isinstance(task, Prepare) and message.result.reference is not None:
-                extra["prepared"] = self._host.prepared[message.result.reference]
-            if isinstance(task, Score) and task.checkpoint is not None:
-                content = self._checkpoints.read(task.checkpoint)
-                self._checkpoints.path_of(task.checkpoint).unlink(missing_ok=True)
-        if isinstance(message, Finished | Failed):
-            del self._tasks[message.id]
-        text = message_to_json(message, task, **extra)
-        return json.dumps({**json.loads(text), "id": id}), content
+        try:
+            if isinstance(message, Finished):
+                if isinstance(task, Prepare) and message.result.reference is not None:
+                    extra["prepared"] = self._host.prepared[message.result.reference]
+                if isinstance(task, Score) and task.checkpoint is not None:
+                    content = self._checkpoints.read(task.checkpoint)
+            text = message_to_json(dataclasses.replace(message, id=id), task, **extra)
+        except Exception as error:
+            failed = Failed(id=id, error=error, blame=blame_of(error), seconds=0.0)
+            text, content = message_to_json(failed, task), None
+            if self._tasks.pop(message.id, None) is not None:
+                self._host.cancel(message.id)
+        if message.id not in self._tasks:
+            self._remove_checkpoint(task)
+        return text, content
+
+    def _remove_checkpoint(self, task: Task[Any]) -> None:
+        """Removes the checkpoint that a task left here. The driver has the one that counts."""
+        if isinstance(task, Score) and task.checkpoint is not None:
+            with contextlib.suppress(OSError):
+                self._checkpoints.path_of(task.checkpoint).unlink()
 
 
 def _check(task: Task[Any]) -> None:
@@ -273,11 +299,8 @@ def _subjects_of(task: Task[Any]) -> list[Mapping[str, Any]]:
     return found if task.reference is None else [*found, task.reference]
 
 
-def _remove_left_folders() -> None:
-    """Removes the folders of this user's places that were killed on this host."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(path.name.removeprefix(_FOLDER).partition("-")[0])
-            is_own = not hasattr(os, "getuid") or os.lstat(path).st_uid == os.getuid()
-            if is_own and not is_running(pid):
-                shutil.rmtree(path, ignore_errors=True)
+def _read_boot_id() -> str:
+    """Returns an ID of the running machine; an empty one if the system has none."""
+    with contextlib.suppress(OSError):
+        return _BOOT.read_text(encoding="utf-8").strip()
+    return ""

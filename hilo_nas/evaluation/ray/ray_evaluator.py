@@ -15,18 +15,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hilo_nas.errors import DeviceError, HiloNasError, StorageError, WorkerDiedError
+from hilo_nas.errors import DeviceError, HiloNasError, StorageError, WorkerDiedError, WorkerFailedError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.cluster_options import ClusterOptions
 from hilo_nas.evaluation.protocol import Failed, Finished, Message, Progress, blame_of
 from hilo_nas.evaluation.ray.cluster import Cluster, PlaceLostError
-from hilo_nas.evaluation.ray.cluster_jobs import Inspection, Job, check_no_functions, join_seats, kind_for
+from hilo_nas.evaluation.ray.cluster_jobs import Inspection, Job, check_no_functions, kind_for
+from hilo_nas.evaluation.ray.inspections import build_inspection, join_seats, seats_of
 from hilo_nas.evaluation.ray.place import Host
 from hilo_nas.evaluation.ray.plain_messages import message_from_json
 from hilo_nas.evaluation.ray.seats import Prepared, Seat, Seats
 from hilo_nas.evaluation.tasks import Count, DeviceReport, Inspect, Prepare, Score, Task, Time
 from hilo_nas.events import Notice
-from hilo_nas.measurement import ALL_CUDA, devices_of
+from hilo_nas.measurement import devices_of
 
 __all__ = ["RayEvaluator"]
 
@@ -38,6 +39,8 @@ _POLL_S = 2.0
 """Longest wait for messages of a place. A place that ends is noticed at once."""
 _HOME_S = 0.1
 """Longest wait for messages of the driver's machine while nodes work too."""
+_LOST = (PlaceLostError, WorkerFailedError)
+"""Errors of a call that mean that a place has ended, or that it is broken."""
 _END_S = 10.0
 """Longest wait for the end of a place's processes."""
 
@@ -97,7 +100,9 @@ class RayEvaluator:
             else:
                 self._seats.open(kind_for(task))
                 if isinstance(task, Inspect):
-                    self._begin_inspection(job.id, task)
+                    whole = build_inspection(job.id, task, self._seats.all)
+                    self._active[job.id] = whole
+                    self._queue += whole.parts
                 else:
                     self._queue.append(job)
                 self._report_notices(job.id)
@@ -149,7 +154,7 @@ class RayEvaluator:
         self._active.clear()
         self._queue.clear()
         self._home.close()
-        ending = [self._cluster.call(seat.place, "close") for seat in self._seats.all if seat.starting is None]
+        ending = [self._cluster.call(seat.place, "close") for seat in self._seats.all if seat.is_running]
         until = time.monotonic() + _END_S
         while ending and (left := until - time.monotonic()) > 0:
             ready = self._cluster.first_ready(ending, left)
@@ -189,15 +194,12 @@ class RayEvaluator:
         if isinstance(task, Count):
             return self._seats.all
         if isinstance(task, Time):
-            return [seat for seat in self._named(task.target or task.condition.device) if seat.times]
+            return [seat for seat in seats_of(task.target or task.condition.device, self._seats.all) if seat.times]
         if self._wishes.train_on is not None:
             return [seat for seat in self._seats.all if seat.trains]
-        return self._named(task.target) if isinstance(task, Score | Prepare) and task.target else self._seats.all
-
-    def _named(self, target: str) -> list[Seat]:
-        """Returns the seats of a target. The name of a kind of device means all of that kind."""
-        names = devices_of(target)
-        return [seat for seat in self._seats.all if seat.name in names or seat.kind in names]
+        if isinstance(task, Score | Prepare) and task.target:
+            return seats_of(task.target, self._seats.all)
+        return self._seats.all
 
     def _assign(self) -> None:
         """Starts queued tasks on free seats, the oldest first."""
@@ -230,8 +232,7 @@ class RayEvaluator:
         try:
             task = self._localized(job.task, seat)
             content = self._read_checkpoint(task)
-            self._cluster.call(seat.place, "submit", job.id, json.dumps(task.to_dict()), content)
-            seat.poll = seat.poll or self._cluster.call(seat.place, "wait", _POLL_S)
+            seat.sent = self._cluster.call(seat.place, "submit", job.id, json.dumps(task.to_dict()), content)
         except PlaceLostError as error:
             self._lose(seat, error)
         except HiloNasError as error:
@@ -279,7 +280,13 @@ class RayEvaluator:
     # Messages and losses.
 
     def _read_any(self, timeout_s: float) -> None:
-        """Reads the messages of the first places that have some, and of the driver's machine."""
+        """Reads the messages of the first places that have some, and of the driver's machine.
+
+        It waits for messages of free places too, so that their end is noticed before they get a task.
+        """
+        for seat in self._seats.all:
+            if seat.is_running and seat.poll is None:
+                seat.poll = self._cluster.call(seat.place, "wait", _POLL_S)
         pending = {seat.poll or seat.starting: seat for seat in self._seats.all if seat.poll or seat.starting}
         if self._at_home:
             self._read_home(min(timeout_s, _HOME_S))
@@ -322,7 +329,7 @@ class RayEvaluator:
         handle, seat.poll = seat.poll, None
         try:
             found = self._cluster.result(handle)
-        except PlaceLostError as error:
+        except _LOST as error:
             self._lose(seat, error)
             return
         for text, content in found:
@@ -338,8 +345,6 @@ class RayEvaluator:
                     self._outbox.append(dataclasses.replace(message, id=job.caller_id))
                 else:
                     self._end(job, seat, message, fields.get("prepared"), content)
-        if seat.job is not None and seat.poll is None:
-            seat.poll = self._cluster.call(seat.place, "wait", _POLL_S)
 
     def _end(
         self, job: Job, seat: Seat, message: Finished | Failed, prepared: Any = None, content: bytes | None = None
@@ -365,10 +370,14 @@ class RayEvaluator:
                 self._drop(part)
         self._outbox.append(dataclasses.replace(message, id=job.whole.id))
 
-    def _lose(self, seat: Seat, error: PlaceLostError) -> None:
-        """Repeats the task of a lost place elsewhere, and starts the place again if its node still runs."""
+    def _lose(self, seat: Seat, error: Exception) -> None:
+        """Repeats the task of a lost place elsewhere, and starts the place again if its node still runs.
+
+        The task has not lost a place that never had it, because then it cannot have ended the place.
+        """
         job: Job | None = seat.job
-        seat.job, seat.poll = None, None
+        has_task = job is not None and self._has_task(seat)
+        seat.job, seat.poll, seat.sent = None, None, None
         seat.losses += 1
         if seat.losses <= _MOST_STARTS and any(node.id == seat.node.id for node in self._cluster.nodes()):
             self._cluster.kill(seat.place)
@@ -378,7 +387,7 @@ class RayEvaluator:
         if job is None:
             return
         job.seat = None
-        job.losses += 1
+        job.losses += has_task
         if job.losses < _MOST_LOSSES:
             text = f"{seat.name} was lost ({error}). Its task is repeated on a node that is free"
             self._outbox.append(Progress(id=job.caller_id, event=Notice(level="warning", text=text)))
@@ -386,6 +395,16 @@ class RayEvaluator:
             return
         text = f"the task lost {job.losses} places, the last one was {seat.name} ({error})"
         self._fail(job, WorkerDiedError(text))
+
+    def _has_task(self, seat: Seat) -> bool:
+        """Returns True if a place has received its task."""
+        if seat.sent is None or not self._cluster.first_ready([seat.sent], 0.0):
+            return False
+        try:
+            self._cluster.result(seat.sent)
+        except _LOST:
+            return False
+        return True
 
     def _drop(self, job: Job) -> None:
         """Ends a task without a message."""
@@ -399,37 +418,10 @@ class RayEvaluator:
             job.seat, seat.job = None, None
             try:
                 self._cluster.result(self._cluster.call(seat.place, "cancel", job.id))
-            except PlaceLostError as error:
+            except _LOST as error:
                 self._lose(seat, error)
 
     # Inspections.
-
-    def _begin_inspection(self, id: str, task: Inspect) -> None:
-        """Queues a task for each device of a target, and for each device that only trains.
-
-        Raises:
-            DeviceError: The cluster does not have the device.
-        """
-        named = [seat for seat in self._seats.all if seat.times]
-        if task.target not in (None, ALL_CUDA):
-            named = [seat for seat in self._named(task.target or "") if seat.times]
-        else:
-            kind = "cuda" if task.target == ALL_CUDA or any(seat.kind == "cuda" for seat in named) else "cpu"
-            named = [seat for seat in named if seat.kind == kind]
-        if not named:
-            raise DeviceError(
-                f"no node of the cluster times on {task.target or 'a device'}. Start nodes, and try again."
-            )
-        whole = Inspection(id=id, task=task, began=time.monotonic(), parts=[])
-        own = dataclasses.replace(task, forms=(), watch=None)
-        for seat in [*named, *(seat for seat in self._seats.all if not seat.times)]:
-            part = dataclasses.replace(own, target=seat.kind)
-            if seat.times:
-                part = dataclasses.replace(part, watch=task.watch, forms=task.forms if seat is named[0] else ())
-            job = Job(id=f"{id}-{len(whole.parts)}", task=part, only=seat, whole=whole)
-            whole.parts.append(job)
-        self._active[id] = whole
-        self._queue += whole.parts
 
     def _end_part(self, job: Job, report: DeviceReport | None, seat: Seat | None = None) -> None:
         """Adds the report of a device, and ends the inspection with the last one."""
@@ -443,8 +435,8 @@ class RayEvaluator:
             return
         try:
             ordered = [seat for seat in self._seats.all if seat in whole.reports]
-            timing = self._without_copies([seat for seat in ordered if seat.times])
-            training = self._without_copies([seat for seat in ordered if seat.trains])
+            kept = self._without_copies(ordered)
+            timing, training = [seat for seat in kept if seat.times], [seat for seat in kept if seat.trains]
             result = join_seats(timing, training, whole, trains_elsewhere=self._wishes.train_on is not None)
             if whole.task.watch is None:
                 self._target = devices_of(result.target)

@@ -56,7 +56,11 @@ class Seat:
     """Handle of the wait for messages. None if there is none."""
     job: Any = None
     """The task that runs here. None if the seat is free."""
+    sent: Any = None
+    """Handle of the call that hands over the task. It ends when the place has the task."""
     report: DeviceReport | None = None
+    machine: str = ""
+    """ID of the running machine of the node; empty if it has none."""
     adopted: dict[str, str] = dataclasses.field(default_factory=dict)
     """References at the place, by those of the driver."""
     losses: int = 0
@@ -64,7 +68,12 @@ class Seat:
     @property
     def is_free(self) -> bool:
         """True if the place runs and has no task."""
-        return self.starting is None and self.job is None
+        return self.is_running and self.job is None
+
+    @property
+    def is_running(self) -> bool:
+        """True if the place has started."""
+        return self.place is not None and self.starting is None
 
 
 class Seats:
@@ -106,8 +115,7 @@ class Seats:
         seats = self._plan(timing, chosen, names=_names_of(nodes))
         if not any(seat.times for seat in seats):
             needed = [*([self._wishes.time_on] if self._wishes.time_on else []), "GPU" if chosen == "cuda" else "CPU"]
-            raise DeviceError(_describe_lack(" and ".join(needed), nodes))
-        self._opened |= {kind, chosen}
+            raise DeviceError(_describe_lack(" and ".join(needed), nodes, is_gpu=chosen == "cuda"))
         if self._wishes.train_on is not None and not any(seat.trains for seat in self.all):
             training = _with(nodes, self._wishes.train_on)
             if not training:
@@ -115,9 +123,14 @@ class Seats:
             others = self._plan(training, _fastest(training), names=_names_of(nodes))
             seats = _joined(seats, others)
         for seat in seats:
-            self.start(seat)
-        self._wait_for(seats)
-        self.all += [seat for seat in seats if seat.place is not None]
+            own = next((own for own in self.all if (own.name, own.node.id) == (seat.name, seat.node.id)), None)
+            if own is not None:
+                own.times, own.trains = own.times or seat.times, own.trains or seat.trains
+            else:
+                self.all.append(seat)  # first, so that an interrupt leaves no place that `remove` does not know
+                self.start(seat)
+        self._wait_for(self.all)
+        self._opened |= {kind, chosen}
         for role in ("times", "trains"):
             if not any(getattr(seat, role) for seat in self.all):
                 raise DeviceError(f"no node of the cluster {role}: {'; '.join(self.notices)}")
@@ -131,7 +144,7 @@ class Seats:
         options = json.dumps({"host": function, "arguments": {**arguments, "place": seat.name}})
         seat.place = self._cluster.start(seat.node, claims, options)
         seat.starting, seat.since = self._cluster.call(seat.place, "describe"), time.monotonic()
-        seat.poll, seat.job, seat.adopted = None, None, {}
+        seat.poll, seat.job, seat.sent, seat.adopted = None, None, None, {}
 
     def check_start(self, seat: Seat, *, is_ready: bool) -> bool:
         """Returns True if the place of a seat runs or may still start. Otherwise the seat is removed, with a notice.
@@ -145,7 +158,8 @@ class Seats:
             seat_versions, starting = versions(), seat.starting
             seat.starting = None
             try:
-                found = _value_of(self._cluster.result(starting))["versions"]
+                answer = _value_of(self._cluster.result(starting))
+                found, seat.machine = answer["versions"], str(answer.get("machine", ""))
                 pairs = [(name, found.get(name), seat_versions[name]) for name in _COMPARED]
                 if differing := [pair for pair in pairs if _public(pair[1]) != _public(pair[2])]:
                     fault = "all machines must have the same versions, but it has " + ", ".join(
@@ -166,27 +180,29 @@ class Seats:
         """Ends the place of a seat and forgets it."""
         if seat.place is not None:
             self._cluster.kill(seat.place)
-        seat.place, seat.starting, seat.poll = None, None, None
+        seat.place, seat.starting, seat.poll, seat.sent = None, None, None, None
         self.all = [other for other in self.all if other is not seat]
 
     def drop_copies(self, seats: Sequence[Seat]) -> tuple[list[Seat], list[Seat]]:
         """Returns the seats with different devices, and those that are removed because their device has a seat.
 
-        Such seats are on two nodes of one host.
+        Such seats are on two nodes of one host. The first seat of a device that times, or else the first one, stays and
+        takes the roles of the others. Hosts with the same name are told apart by the ID of their machine.
 
         Args:
             seats: Seats whose devices were inspected.
         """
-        known: dict[tuple[str, str], Seat] = {}
+        known: dict[tuple[str, str, str], Seat] = {}
         copies = []
-        for seat in seats:
+        for seat in sorted(seats, key=lambda seat: not seat.times):
             assert seat.report is not None, "the device must have been inspected"
-            first = known.setdefault((seat.kind, seat.report.identity.serial), seat)
+            first = known.setdefault((seat.kind, seat.report.identity.serial, seat.machine), seat)
+            first.trains = first.trains or seat.trains
             if first is not seat and seat in self.all:
                 self.notices.append(f"{seat.name} is not used: it is the same device as {first.name}")
                 self.remove(seat)
                 copies.append(seat)
-        return list(known.values()), copies
+        return [seat for seat in seats if seat in known.values()], copies
 
     def ask(self, seat: Seat, method: str, *arguments: Any) -> Any:
         """Returns the result of a method of a place.
@@ -279,13 +295,14 @@ def _names_of(nodes: Sequence[Node]) -> dict[str, str]:
     return names
 
 
-def _describe_lack(needed: str, nodes: Sequence[Node]) -> str:
+def _describe_lack(needed: str, nodes: Sequence[Node], *, is_gpu: bool = False) -> str:
     known = sorted(
         {name for node in nodes for name in node.resources if not name.startswith(("node:", "memory", "obj"))}
     )
+    option = "--num-gpus 1" if is_gpu else "--resources '{\"NAME\": 1}'"
     return (
         f"a node of the cluster must have the resource {needed}, but the {len(nodes)} running nodes have "
-        f"{', '.join(known) or 'none'}. Start one with: ray start --address HOST:6379 --resources '{{\"NAME\": 1}}'"
+        f"{', '.join(known) or 'none'}. Start one with: ray start --address HOST:6379 {option}"
     )
 
 

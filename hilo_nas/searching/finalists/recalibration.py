@@ -13,7 +13,7 @@ from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
 from hilo_nas.measurement import Calibration, Condition
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.measurement.verdicts import judge_calibration
-from hilo_nas.searching.tasks.equal_devices import check_equal_speeds
+from hilo_nas.searching.tasks.equal_devices import check_equal_speeds, is_compared
 from hilo_nas.searching.tasks.reasons import explain_violations
 from hilo_nas.searching.tasks.study_tasks import Resources, calibration_of
 from hilo_nas.space import KEPT_HARDLY, LIMITS, broken_limits, measured_chances, measured_violations
@@ -37,7 +37,7 @@ def update_calibrations(
     resumed. The caller must hold the study's lock.
 
     Raises:
-        DeviceError: The devices of the target are not equally fast.
+        DeviceError: The devices of a target are not equally fast.
         MeasurementError: The reference does not fit into memory.
     """
     changed: dict[str, Calibration] = {}
@@ -47,7 +47,7 @@ def update_calibrations(
         old = manifest.calibrations[label]
         new = run_task(evaluator, calibration_of(condition, resources), emit).calibration
         assert new is not None, "the task must time only the reference"
-        if condition == manifest.objective:
+        if is_compared(condition, manifest.conditions, resources):
             new = check_equal_speeds(condition, new, evaluator, resources, emit)
         if _replaces(new, old, condition):
             changed[label] = new

@@ -34,7 +34,7 @@ from hilo_nas.searching.configuration.resolve import (
 )
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.opening.copied_results import check_timings, copy_timed
-from hilo_nas.searching.tasks.equal_devices import check_equal_speeds
+from hilo_nas.searching.tasks.equal_devices import check_equal_speeds, is_compared
 from hilo_nas.searching.tasks.study_targets import read_targets, stored_targets
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.tasks.timing_only import check_time_only
@@ -319,7 +319,7 @@ def calibrate_all(
     """Returns the speed of the reference under each condition, by the label of the condition.
 
     Raises:
-        DeviceError: The devices of the target are not equally fast.
+        DeviceError: The devices of a target are not equally fast.
         MeasurementError: The reference does not fit into memory.
     """
     calibrations = {}
@@ -329,9 +329,10 @@ def calibrate_all(
         assert calibration is not None, "the task must time only the reference"
         calibrations[condition.label()] = calibration
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
-    objective = conditions[0]
-    label = objective.label()
-    calibrations[label] = check_equal_speeds(objective, calibrations[label], evaluator, resources, emit)
+    for condition in conditions:
+        label = condition.label()
+        if is_compared(condition, conditions, resources):
+            calibrations[label] = check_equal_speeds(condition, calibrations[label], evaluator, resources, emit)
     return calibrations
 
 

@@ -14,36 +14,48 @@ from hilo_nas.measurement.intervals import Z95
 from hilo_nas.searching.tasks.study_tasks import Resources, calibration_of
 from hilo_nas.study.calibration import calibration_error
 
-__all__ = ["check_equal_speeds"]
+__all__ = ["check_equal_speeds", "is_compared"]
+
+
+def is_compared(condition: Condition, conditions: Sequence[Condition], resources: Resources) -> bool:
+    """Returns True if a condition is the first one of its target, so its speeds decide whether the devices are equal.
+
+    Args:
+        condition: A condition of the study.
+        conditions: All conditions of the study.
+        resources: Targets of the study.
+    """
+    target = resources.target_of(condition)
+    return condition == next(own for own in conditions if resources.target_of(own) == target)
 
 
 def check_equal_speeds(
     condition: Condition, one: Calibration, evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> Calibration:
-    """Checks that all devices of a target are equally fast, and returns the calibration of the first one to store.
+    """Checks that all devices of a condition's target are equally fast, and returns the calibration to store.
 
-    It is `one`, or a repeated one. Does nothing with a single device.
+    It is `one`, or a repeated one, of the first device. Does nothing with a single device.
 
     Times the reference on each device, one after the other. Two devices count as equal if the ratio of their speeds is
     within its 95 % interval around 1, which is at least 5.5 % wide on each side. A larger difference is timed again.
 
     Args:
-        condition: Objective condition of the study.
+        condition: Condition of the study.
         one: Calibration of the first device under this condition.
         evaluator: Times the reference.
-        resources: Target of the study.
+        resources: Targets of the study.
         emit: Receives all events.
 
     Raises:
         DeviceError: A device is faster or slower than the first one.
         MeasurementError: The reference does not fit into memory.
     """
-    first, *others = devices_of(resources.target)
+    first, *others = devices_of(resources.target_of(condition))
     if not others:
         return one
 
     def time_on(device: str) -> Calibration:
-        task = calibration_of(condition, dataclasses.replace(resources, target=device))
+        task = calibration_of(condition, dataclasses.replace(resources, target=device, further={}))
         calibration = run_task(evaluator, task, emit).calibration
         assert calibration is not None, "the task must time only the reference"
         return calibration
