@@ -18,6 +18,7 @@ from hilo_nas.arch.attentions import ATTENTION_KINDS
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, InferenceFormError, OutOfMemoryError, UsageError
 from hilo_nas.models import LITv2, build_model, prepare_for_inference
+from hilo_nas.models.attentions.reduced import SRA
 from hilo_nas.models.convert import (
     RUNTIMES,
     capture,
@@ -115,6 +116,14 @@ def test_every_kind_of_attention_can_be_converted(kind, runtime):
     model, image = build_litv2(attention=[kind] * 4), torch.randn(2, 3, 70, 100)
     # Some kinds amplify rounding with fresh weights: float32 and float64 are up to 4e-5 apart.
     assert_near(convert(model, image, runtime, threads=1).read_output(), eager(model, image), share=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", EITHER)
+def test_attention_over_as_many_tokens_as_heads_gives_torchs_outputs(runtime):
+    torch.manual_seed(0)
+    model, image = SRA(64, num_heads=4, window_size=1).eval(), torch.randn(2, 2, 2, 64)
+    assert_near(convert(model, image, runtime, threads=1).read_output(), eager(model, image))
 
 
 @pytest.mark.slow

@@ -43,6 +43,8 @@ class HeadedLayer(nn.Module):
 def split_heads(x_BNC: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
     """Returns the `parts` of a fused projection (3 for q, k and v), each a view of shape (B, A, N, D)."""
     B, N, C = x_BNC.shape
+    if parts == 1:  # OpenVINO 2026.4 drops the transposition with an axis of length 1 if N equals the number of heads
+        return (x_BNC.reshape(B, N, num_heads, C // num_heads).transpose(1, 2),)
     return x_BNC.reshape(B, N, parts, num_heads, C // (parts * num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
