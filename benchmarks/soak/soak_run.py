@@ -49,8 +49,6 @@ _LOCAL = ("local.yaml", "logs/", "checkpoints/")
 """Files of a study that may name folders of this machine, because they are not meant for others."""
 _WORKERS_FAILED = "The output of the workers is in"
 """Part of the message with which five failed networks in a row end a search."""
-_LOG_SIGNS = 3000
-"""Number of characters at the end of the log that explain the end of a search."""
 
 
 def all_disturbances(idle_timeout_s: float = IDLE_TIMEOUT_S) -> list[Disturbance]:
@@ -185,9 +183,8 @@ class Soak:
 
         Five failed networks in a row end a search on purpose, and so does the loss of all nodes of a cluster.
         """
-        for code in self.search.endings.elements():
-            said = self.search.log.read_text(errors="replace")[-_LOG_SIGNS:]
-            if code == 1 and (names := [name for text, name in self._endings.items() if text in said]):
+        for code, said in self.search.endings:
+            if code in (1, 2) and (names := [name for text, name in self._endings.items() if text in said]):
                 self.count(names[-1])
             else:
                 self.fault(f"a search ended by itself with exit code {code}: {said[-300:]}")

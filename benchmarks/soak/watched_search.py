@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import signal
 import subprocess
@@ -66,11 +65,12 @@ class WatchedSearch:
         self.log = folder / "search.log"
         self.process: subprocess.Popen[bytes] | None = None
         """The running search."""
-        self.endings: collections.Counter[int] = collections.Counter()
-        """Exit codes of searches that ended although nothing ended them."""
+        self.endings: list[tuple[int, str]] = []
+        """Exit code and output of the searches that ended although nothing ended them."""
         self._name, self._arguments, self._environment = name, arguments, environment
         self._list_remote = list_remote
-        self._started_at = 0.0
+        self._started_at, self._log_bytes = 0.0, 0
+        """Time of the last start, and size of the log at that time."""
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs another command of `hilo-nas`, whose last argument is the study. Returns its exit code and output."""
@@ -90,13 +90,15 @@ class WatchedSearch:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._started_at = time.time()
         with open(self.log, "ab") as log:
+            self._log_bytes = log.tell()
             self.process = subprocess.Popen(self._words(arguments), stdout=log, stderr=log, env=self._environment)
         return self.process
 
     def running(self) -> subprocess.Popen[bytes]:
         """Returns the running search. Resumes it if it has ended, and counts an end that nothing caused."""
         if self.process is not None and (code := self.process.poll()) is not None:
-            self.endings[code] += 1
+            said = self.log.read_bytes()[self._log_bytes :].decode(errors="replace")
+            self.endings.append((code, said))
             self.process = None
         return self.process or self.start(*ENDLESS)
 
