@@ -113,7 +113,7 @@ class KillTest:
             **self.counts,
             **{
                 f"searches that ended by themselves with code {code}": count
-                for code, count in self.search.endings.items()
+                for code, count in collections.Counter(code for code, _ in self.search.endings).items()
             },
             "facts on disk before some kill": len(self.seen),
             "networks": len(keys),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -20,11 +21,15 @@ HELP = """Disturb a search at random times, and check that it loses nothing and 
 
 The disturbances: kill -9 of the search or of a worker, Ctrl-C, a hung worker, a second search, a full disk, damaged
 files followed by `hilo-nas repair`, a damaged image cache. At the end, the same search runs without disturbances and
-must give the same networks and scores. The exit code is 1 if an invariant is broken. Linux only."""
+must give the same networks and scores. The exit code is 1 if an invariant is broken. Linux only.
+
+With --cluster, the search uses a Ray cluster of two nodes on this machine. The disturbances: kill -9 of the search, of
+a worker, of a place or of a node, Ctrl-C, a second search."""
 EXAMPLES = """Examples:
 python -m benchmarks.soak FOLDER --disturbances 60
 python -m benchmarks.soak FOLDER --only 'second search' --disturbances 20
-python -m benchmarks.soak FOLDER --hours 8 --seed 3"""
+python -m benchmarks.soak FOLDER --hours 8 --seed 3
+python -m benchmarks.soak FOLDER --cluster --disturbances 10"""
 
 
 def run(
@@ -37,11 +42,16 @@ def run(
         list[str] | None, typer.Option(metavar="NAME", help="Kind of disturbance, as in the report. Repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the times and kinds of the disturbances.")] = 0,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Search on a Ray cluster, and kill its places and nodes.")
+    ] = False,
 ) -> None:
     """Runs the test and prints its report."""
-    from benchmarks.soak.soak_run import IDLE_TIMEOUT_S, SEARCH, Soak, all_disturbances
+    from benchmarks.soak.ray_nodes import RayNodes
+    from benchmarks.soak.soak_run import IDLE_TIMEOUT_S, SEARCH, Soak, all_disturbances, cluster_disturbances
 
-    kinds = all_disturbances()
+    nodes = RayNodes(folder.absolute()) if cluster else None
+    kinds = all_disturbances() if nodes is None else cluster_disturbances(nodes)
     names = [kind.name for kind in kinds]
     if unknown := [name for name in only or () if name not in names]:
         raise UsageError(f"only must be one of {', '.join(names)}, but got {unknown[0]!r}")
@@ -49,13 +59,16 @@ def run(
         raise UsageError(f"{folder} exists already. Name a new folder.")
     chosen = [kind for kind in kinds if not only or kind.name in only]
     arguments = (*SEARCH, "--set", f"study.idle_timeout_s={IDLE_TIMEOUT_S:g}")
-    soak = Soak(folder.absolute(), seed, arguments=arguments, report=echo)
-    end = None if hours is None else time.monotonic() + hours * 3600
-    done = 0
-    while (end is None and done < disturbances) or (end is not None and time.monotonic() < end):
-        done += 1
-        echo(f"{done}: {soak.disturb(chosen)}")
-    report = soak.finish()
+    with contextlib.nullcontext() if nodes is None else nodes:
+        if nodes is not None:
+            arguments += nodes.arguments
+        soak = Soak(folder.absolute(), seed, arguments=arguments, report=echo, nodes=nodes)
+        end = None if hours is None else time.monotonic() + hours * 3600
+        done = 0
+        while (end is None and done < disturbances) or (end is not None and time.monotonic() < end):
+            done += 1
+            echo(f"{done}: {soak.disturb(chosen)}")
+        report = soak.finish()
     text = json.dumps(report, indent=1)
     (folder / "soak.json").write_text(text + "\n")
     echo(text)

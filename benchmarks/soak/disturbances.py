@@ -31,8 +31,8 @@ _RIVAL_S = 120.0
 class Disturbance(Protocol):
     """One kind of disturbance.
 
-    A disturbance of another evaluator, such as the kill of a node of a cluster, is one more class. Pass it to `Soak`,
-    and the settings of the evaluator as arguments of the search.
+    A disturbance of another evaluator is one more class, as those of a Ray cluster in `ray_disturbances.py`. Pass it to
+    `Soak.disturb`, and the settings of the evaluator as arguments of the search.
     """
 
     name: str

@@ -23,12 +23,14 @@ from benchmarks.soak.disturbances import (
     StartRival,
 )
 from benchmarks.soak.facts import FINISHED, Fact, collect_facts, compare_networks, count_duplicates
+from benchmarks.soak.ray_disturbances import KillNode, KillPlace
+from benchmarks.soak.ray_nodes import RayNodes
 from benchmarks.soak.watched_search import WatchedSearch, make_folders
 from hilo_nas.errors import RecordError
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
 
-__all__ = ["IDLE_TIMEOUT_S", "SEARCH", "Soak", "all_disturbances"]
+__all__ = ["IDLE_TIMEOUT_S", "SEARCH", "Soak", "all_disturbances", "cluster_disturbances"]
 
 SEARCH = (
     *("litv2_digits", "--device", "cpu", "--data", "digits", "--proxy-images", "1280"),
@@ -45,8 +47,8 @@ _SECRET = "hf_soak_test_secret"
 """Value of an environment variable that no file of the study may hold."""
 _LOCAL = ("local.yaml", "logs/", "checkpoints/")
 """Files of a study that may name folders of this machine, because they are not meant for others."""
-_LOG_SIGNS = 3000
-"""Number of characters at the end of the log that explain the end of a search."""
+_WORKERS_FAILED = "The output of the workers is in"
+"""Part of the message with which five failed networks in a row end a search."""
 
 
 def all_disturbances(idle_timeout_s: float = IDLE_TIMEOUT_S) -> list[Disturbance]:
@@ -63,6 +65,11 @@ def all_disturbances(idle_timeout_s: float = IDLE_TIMEOUT_S) -> list[Disturbance
     ]
 
 
+def cluster_disturbances(nodes: RayNodes) -> list[Disturbance]:
+    """Returns one disturbance of each kind for a search on a cluster."""
+    return [KillSearch(), KillWorker(), InterruptSearch(), StartRival(), KillPlace(nodes), KillNode(nodes)]
+
+
 class Soak:
     """A search that is disturbed at random times.
 
@@ -72,6 +79,7 @@ class Soak:
         arguments: Arguments of the search, such as `SEARCH`.
         pause_s: Maximum seconds between two disturbances. A network takes about as long.
         report: Receives a line after each disturbance.
+        nodes: Running cluster that the arguments name, if they do.
     """
 
     def __init__(
@@ -82,10 +90,14 @@ class Soak:
         arguments: Sequence[str] = SEARCH,
         pause_s: float = 12.0,
         report: Callable[[str], None] = lambda line: None,
+        nodes: RayNodes | None = None,
     ) -> None:
         self._environment = {**make_folders(folder), "HF_TOKEN": _SECRET}
         self._folder, self._arguments, self._pause_s, self._report = folder, tuple(arguments), pause_s, report
-        self.search = WatchedSearch(folder, "soak", self._arguments, self._environment)
+        self._secrets = [_SECRET, *filter(None, [self._environment.get("RAY_AUTH_TOKEN")])]
+        self._endings = {_WORKERS_FAILED: "searches that failed networks ended", **(nodes.endings if nodes else {})}
+        list_remote = nodes.list_processes if nodes else lambda processes: []
+        self.search = WatchedSearch(folder, "soak", self._arguments, self._environment, list_remote=list_remote)
         self.cache = folder / "cache"
         self.random = Random(seed)
         self.audit = Audit()
@@ -167,11 +179,13 @@ class Soak:
                 return chosen.name
 
     def _check_endings(self) -> None:
-        """Reports searches that ended by themselves. Five failed networks in a row end a search on purpose."""
-        for code in self.search.endings.elements():
-            said = self.search.log.read_text(errors="replace")[-_LOG_SIGNS:]
-            if code == 1 and "The output of the workers is in" in said:
-                self.count("searches that failed networks ended")
+        """Reports searches that ended by themselves.
+
+        Five failed networks in a row end a search on purpose, and so does the loss of all nodes of a cluster.
+        """
+        for code, said in self.search.endings:
+            if code in (1, 2) and (names := [name for text, name in self._endings.items() if text in said]):
+                self.count(names[-1])
             else:
                 self.fault(f"a search ended by itself with exit code {code}: {said[-300:]}")
         self.search.endings.clear()
@@ -222,7 +236,7 @@ class Soak:
     def _check_texts(self) -> None:
         """Checks that the study holds no value of the environment, and no folder of this machine where it is shared."""
         for name, content in read_files(self.search.path).items():
-            if _SECRET.encode() in content:
+            if any(secret.encode() in content for secret in self._secrets):
                 self.fault(f"{name} holds the value of an environment variable")
             if not name.startswith(_LOCAL) and str(self._folder).encode() in content:
                 self.fault(f"{name} holds a path of this machine")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.soak.process_tree import Processes, count_survivors, list_descendants, read_processes
 from hilo_nas.study.stored_study import StoredStudy
 
-__all__ = ["ORPHAN_S", "WatchedSearch", "make_folders"]
+__all__ = ["ORPHAN_S", "WatchedSearch", "make_folders", "name_folders"]
 
 HILO_NAS = (sys.executable, "-m", "hilo_nas")
 ENDLESS = ("--until-trials", "100000")
@@ -27,10 +26,15 @@ ORPHAN_S = 5.0
 """Seconds in which a worker must end after its search ended."""
 
 
+def name_folders(folder: Path) -> dict[str, Path]:
+    """Returns the folders for locks, cache, state and studies, by the variables that name them."""
+    return {f"HILO_NAS_{part.upper()}_DIR": folder / part for part in ("locks", "cache", "state", "studies")}
+
+
 def make_folders(folder: Path) -> dict[str, str]:
     """Creates a new folder with places for locks, cache, state and studies. Returns the environment that names them."""
     folder.mkdir(parents=True)
-    places = {f"HILO_NAS_{part.upper()}_DIR": folder / part for part in ("locks", "cache", "state", "studies")}
+    places = name_folders(folder)
     for place in places.values():
         place.mkdir()
     return {**os.environ, **{name: str(place) for name, place in places.items()}}
@@ -44,17 +48,29 @@ class WatchedSearch:
         name: Name of the study.
         arguments: Arguments of `hilo-nas search`, without the study and the number of trials.
         environment: Environment of `make_folders`.
+        list_remote: Returns the ids of those processes of the search that it did not start itself, such as places of a
+            cluster.
     """
 
-    def __init__(self, folder: Path, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        *,
+        list_remote: Callable[[Processes], list[int]] = lambda processes: [],
+    ) -> None:
         self.path = folder / "studies" / name
         self.log = folder / "search.log"
         self.process: subprocess.Popen[bytes] | None = None
         """The running search."""
-        self.endings: collections.Counter[int] = collections.Counter()
-        """Exit codes of searches that ended although nothing ended them."""
+        self.endings: list[tuple[int, str]] = []
+        """Exit code and output of the searches that ended although nothing ended them."""
         self._name, self._arguments, self._environment = name, arguments, environment
-        self._started_at = 0.0
+        self._list_remote = list_remote
+        self._started_at, self._log_bytes = 0.0, 0
+        """Time of the last start, and size of the log at that time."""
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs another command of `hilo-nas`, whose last argument is the study. Returns its exit code and output."""
@@ -74,13 +90,15 @@ class WatchedSearch:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._started_at = time.time()
         with open(self.log, "ab") as log:
+            self._log_bytes = log.tell()
             self.process = subprocess.Popen(self._words(arguments), stdout=log, stderr=log, env=self._environment)
         return self.process
 
     def running(self) -> subprocess.Popen[bytes]:
         """Returns the running search. Resumes it if it has ended, and counts an end that nothing caused."""
         if self.process is not None and (code := self.process.poll()) is not None:
-            self.endings[code] += 1
+            said = self.log.read_bytes()[self._log_bytes :].decode(errors="replace")
+            self.endings.append((code, said))
             self.process = None
         return self.process or self.start(*ENDLESS)
 
@@ -93,9 +111,11 @@ class WatchedSearch:
             time.sleep(0.1)
 
     def workers(self) -> tuple[list[int], Processes]:
-        """Returns the ids of all processes that the search started, and all processes of this moment."""
+        """Returns the ids of all processes that work for the search, and all processes of this moment."""
         processes = read_processes()
-        return ([] if self.process is None else list(list_descendants(self.process.pid, processes))), processes
+        if self.process is None:
+            return [], processes
+        return [*list_descendants(self.process.pid, processes), *self._list_remote(processes)], processes
 
     def end(self, signum: int) -> tuple[int, int]:
         """Sends a signal to the running search and waits for its end. Kills it if it does not end in time.

@@ -1,5 +1,7 @@
 """A real search that is killed, stopped, starved of disk space and damaged: nothing is lost and all is explained."""
 
+import importlib.util
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +11,8 @@ import pytest
 
 from benchmarks.soak import damage, disturbances
 from benchmarks.soak.process_tree import count_survivors, list_descendants, read_processes
-from benchmarks.soak.soak_run import SEARCH, Soak, all_disturbances
+from benchmarks.soak.ray_nodes import RayNodes
+from benchmarks.soak.soak_run import SEARCH, Soak, all_disturbances, cluster_disturbances
 
 IDLE_TIMEOUT_S = 15
 SHORT = (*SEARCH, "--proxy-images", "640", "--set", "proxy.rungs=2", "--set", f"study.idle_timeout_s={IDLE_TIMEOUT_S}")
@@ -49,6 +52,12 @@ def test_each_kind_of_disturbance_has_a_name():
     assert len(set(names)) == len(names) == 8
 
 
+def test_each_kind_of_disturbance_of_a_cluster_has_a_name_and_starts_nothing_before_it_strikes(tmp_path):
+    names = [kind.name for kind in cluster_disturbances(RayNodes(tmp_path / "soak"))]
+    assert len(set(names)) == len(names) == 6
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_disturbed_search_loses_nothing_and_its_records_explain_it(tmp_path):
@@ -74,3 +83,20 @@ def test_a_second_search_is_refused_20_times_of_20(tmp_path):
     soak.look(is_stopped=True)
     assert soak.faults == []
     assert len(soak.refusals) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+def test_a_search_on_a_cluster_whose_places_and_nodes_are_killed_loses_nothing(tmp_path):
+    """Runs as a user runs it, in a process of its own, because Ray reads its settings once per process."""
+    kinds = ("kill of a place", "kill of a node", "kill of the search")
+    words = ["--cluster", "--disturbances", "5", "--seed", "9"]
+    words += [word for kind in kinds for word in ("--only", kind)]
+    subprocess.run([sys.executable, "-m", "benchmarks.soak", str(tmp_path / "soak"), *words], check=False)
+    report = json.loads((tmp_path / "soak" / "soak.json").read_text())
+    assert report["faults"] == []
+    assert report["networks as undisturbed"] == report["networks"]
+    assert report["rung decisions replayed"] > 0
+    assert report["disturbances: kill of a place"] > 0
+    assert report["disturbances: kill of a node"] > 0
