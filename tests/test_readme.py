@@ -64,7 +64,7 @@ INLINE = [
 ]
 """Commands inside sentences, which name the source of a figure."""
 OPTIONS = (ROOT / "tests/assets/options.txt").read_text().splitlines()
-BENCHMARKS = ("official", "releases", "samplers", "soak", "tables", "training")
+BENCHMARKS = ("official", "releases", "samplers", "tables", "training")
 GROUPS = ("bench", "proxy", "data", "space", "cache")
 WORKING = ("search", "remeasure", "proxy check", "tables")
 """Commands that write a study."""
