@@ -128,7 +128,7 @@ def test_a_driver_without_the_token_is_refused(machine, tmp_path):
         timeout=120,
     )
     assert run.returncode == 1
-    assert "UsageError" in run.stderr.splitlines()[-1]
+    assert "refuses the connection, because the token is missing or wrong" in run.stderr.splitlines()[-1]
 
 
 def address_of_this_ray():

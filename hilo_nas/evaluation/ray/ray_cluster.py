@@ -6,8 +6,10 @@ import contextlib
 import importlib.util
 import logging
 import os
+import secrets
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import warnings
@@ -25,6 +27,8 @@ _LOCAL = "local"
 _CALLS_AT_ONCE = 8
 """Number of methods of a place that may run at the same time: a wait for messages, and others meanwhile."""
 _REACH_S = 10.0
+_ANSWER_S = 30.0
+"""Longest wait for the answer of a cluster. It includes the start of a Python process."""
 _MOST_SIGNS = 200
 """Maximum number of characters of an error of Ray in a message."""
 _START = "Start one with `ray start --head`, or set evaluator.address to HOST:PORT."
@@ -61,12 +65,17 @@ class RayCluster:
         self._is_owner = not ray.is_initialized()
         if self._is_owner:
             self._connect(address, dict(resources or {}))
+        elif address not in ("auto", own := ray.get_runtime_context().gcs_address):
+            raise UsageError(
+                f"evaluator.address must be auto in a program that uses Ray already, but got {address!r}. The program "
+                f"uses the cluster {own}. Call ray.shutdown() first to use another one."
+            )
 
     @property
     def warnings(self) -> list[str]:
         """Risks of the cluster that its user should know."""
         if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
-            return []
+            return _token_warnings()
         return [
             "the Ray cluster has no token: who reaches it over the network can run any code on its nodes. Start it "
             "with RAY_AUTH_MODE=token, and set this variable for the search"
@@ -133,6 +142,7 @@ class RayCluster:
             options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             cpus, gpus = resources.pop("CPU", None), resources.pop("GPU", None)
             options |= {"num_cpus": cpus, "num_gpus": gpus, "resources": resources or None}
+            _create_token_file()
         else:
             _check_reachable(address)
         # Otherwise Ray prints what its processes report to the standard output of the search, such as a node's end.
@@ -149,11 +159,6 @@ class RayCluster:
                     logging_level=logging.ERROR,
                     **{name: value for name, value in options.items() if value is not None},
                 )
-        except self._ray.exceptions.AuthenticationError as error:
-            raise UsageError(
-                f"the Ray cluster {address} refuses the connection: {_last_line(error)} Copy the token of its head "
-                "node to ~/.ray/auth_token, and set RAY_AUTH_MODE=token."
-            ) from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"there is no usable Ray cluster at {address}: {_last_line(error)} {_START}") from error
 
@@ -216,11 +221,40 @@ def _prepare_local_start() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
+def _token_file() -> Path:
+    """Returns the file from which Ray reads the token of a cluster."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+
+
+def _create_token_file() -> None:
+    """Creates the token of a cluster that starts here, readable by its user only. Ray would let others read it."""
+    path = _token_file()
+    if os.environ.get("RAY_AUTH_MODE") == "token" and "RAY_AUTH_TOKEN" not in os.environ and not path.exists():
+        with contextlib.suppress(OSError):  # another search has just created it, or Ray reports the cause
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600, exist_ok=False)
+            path.write_text(secrets.token_hex(32), encoding="ascii")
+
+
+def _token_warnings() -> list[str]:
+    """Returns a warning if other users of this host can read the token."""
+    path = _token_file()
+    with contextlib.suppress(OSError):
+        if os.name == "posix" and "RAY_AUTH_TOKEN" not in os.environ and path.stat().st_mode & 0o077:
+            return [
+                f"other users of this host can read the token of the Ray cluster, which lets them run any code on its "
+                f"nodes. Use chmod 600 {path}"
+            ]
+    return []
+
+
 def _check_reachable(address: str) -> None:
-    """Checks that something listens at the address of a cluster. Without it, Ray ends the whole process.
+    """Checks that a Ray cluster at an address accepts this program.
+
+    Without a cluster, `ray.init` ends the whole process or waits without end. So another process asks first.
 
     Raises:
-        UsageError: There is no cluster, or it cannot be reached.
+        UsageError: There is no cluster, it cannot be reached, or it refuses the connection.
     """
     from ray._private import services
 
@@ -231,6 +265,23 @@ def _check_reachable(address: str) -> None:
     except (OSError, ValueError) as error:
         fault = " ".join(str(error).split())[:_MOST_SIGNS].rstrip(".")
         raise UsageError(f"there is no usable Ray cluster at {address}: {fault}. {_START}") from error
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", found]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"there is no usable Ray cluster at {address}: something listens there, but it does not answer as the head "
+            f"of a cluster within {_ANSWER_S:g} s. Set evaluator.address to the HOST:PORT that `ray start --head` "
+            "printed."
+        ) from None
+    if "AuthenticationError" in said.stderr:
+        raise UsageError(
+            f"the Ray cluster at {address} refuses the connection, because the token is missing or wrong. Set "
+            f"RAY_AUTH_MODE=token, and copy the token of its head node to {_token_file()}."
+        )
+    if said.returncode != 0:
+        fault = (said.stderr.strip().splitlines() or ["it is not healthy"])[-1][:_MOST_SIGNS].rstrip(".")
+        raise UsageError(f"there is no usable Ray cluster at {address}: {fault}. {_START}")
 
 
 def _named(address: str) -> str:
@@ -253,4 +304,6 @@ def _reason_of(error: BaseException) -> str:
         "ActorDiedError": "its process or node ended",
         "ActorUnavailableError": "its node does not answer",
     }
+    if "creation task" in str(error):
+        return f"its process could not start: {_last_line(error)[:_MOST_SIGNS]} Install hilo-nas[ray] on the node"
     return texts.get(name, f"Ray reports {name}")
