@@ -58,7 +58,7 @@ def run(
     if folder.exists():
         raise UsageError(f"{folder} exists already. Name a new folder.")
     chosen = [kind for kind in kinds if not only or kind.name in only]
-    arguments = (*SEARCH, "--set", f"study.idle_timeout_s={IDLE_TIMEOUT_S:g}")
+    arguments: tuple[str, ...] = (*SEARCH, "--set", f"study.idle_timeout_s={IDLE_TIMEOUT_S:g}")
     with contextlib.nullcontext() if nodes is None else nodes:
         if nodes is not None:
             arguments += nodes.arguments
