@@ -43,10 +43,18 @@ class CheckpointFiles:
         return (self._folder / f"{_stem(reference)}.pt").absolute()
 
     def read(self, reference: str) -> bytes | None:
-        """Returns the content of a checkpoint; None if it is not stored."""
-        with contextlib.suppress(FileNotFoundError):
-            return self.path_of(reference).read_bytes()
-        return None
+        """Returns the content of a checkpoint; None if it is not stored.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        path = self.path_of(reference)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read the checkpoint {path.name}: {error.strerror or error}.") from error
 
     def write(self, reference: str, content: bytes) -> None:
         """Writes a checkpoint atomically. Missing folders are created.

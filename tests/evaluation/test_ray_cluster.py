@@ -146,6 +146,26 @@ def test_ray_of_this_machine_listens_on_the_loopback_address_alone(machine):
     assert node["NodeManagerAddress"] == "127.0.0.1"
 
 
+def test_a_program_that_imported_ray_before_starts_no_cluster_that_others_reach():
+    code = """
+        import ray
+        from hilo_nas.errors import UsageError
+        from hilo_nas.evaluation.ray.ray_cluster import RayCluster
+        for attempt in range(2):
+            try:
+                RayCluster("local", resources={"CPU": 1.0})
+            except UsageError as error:
+                print(error)
+    """
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=plain, capture_output=True, text=True, timeout=120
+    )
+    said = run.stdout.splitlines()
+    assert len(said) == 2
+    assert all("Start Python with RAY_AUTH_MODE=token RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0" in line for line in said)
+
+
 def test_places_end_with_a_killed_driver(machine, tmp_path):
     code = f"""
         import json, sys

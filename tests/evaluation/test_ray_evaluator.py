@@ -31,6 +31,7 @@ from hilo_nas.evaluation import (
 )
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.ray import RayEvaluator
+from hilo_nas.evaluation.ray.cluster import PlaceLostError
 from hilo_nas.evaluation.ray.place import Place
 from hilo_nas.events import Notice
 from hilo_nas.searching import SearchConfig, run_search
@@ -232,6 +233,25 @@ def test_a_place_that_raises_an_error_is_lost_and_its_task_is_repeated(build):
     assert Broken.calls > 5
 
 
+def test_places_lost_before_they_got_a_task_cost_it_nothing(build):
+    class Broken(Place):
+        adoptions = 0
+
+        def adopt(self, text):
+            Broken.adoptions += 1
+            if Broken.adoptions <= 2:
+                raise PlaceLostError("its node ended")
+            return super().adopt(text)
+
+    evaluator = build({"a": CPU, "b": CPU}, place=Broken)
+    run_task(evaluator, Inspect(target="cpu"), lambda event: None)
+    ends_of(evaluator, [evaluator.submit(COUNT) for _ in range(4)])  # each place has had a task
+    prepare_fake(evaluator)
+    (ended,) = ends_of(evaluator, [evaluator.submit(scoring())])
+    assert isinstance(ended, Finished)
+    assert Broken.adoptions > 2
+
+
 def test_an_interrupt_at_the_start_leaves_no_place(build):
     class Interrupted(FakeCluster):
         def first_ready(self, handles, timeout_s):
@@ -396,6 +416,18 @@ def test_a_training_resumes_on_another_node_from_the_studys_checkpoint(build, tm
     assert target == "cpu@a,cpu@b"
     uses = [(use.place, use.resumed_at) for use in read_uses(tmp_path) if use.kind == "score"]
     assert uses == [("cpu@a", None), ("cpu@b", 16)]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_warning(build, tmp_path):
+    evaluator = build({"a": CPU})
+    prepare_fake(evaluator)
+    (tmp_path / "checkpoints/0123456789ab-0.pt").mkdir(parents=True)
+    said = []
+    run_task(evaluator, scoring(checkpoint="0123456789ab-0"), said.append)
+    texts = [event.text for event in said if isinstance(event, Notice)]
+    assert texts[0] == (
+        "cannot read the checkpoint 0123456789ab-0.pt: Is a directory. The training starts from the beginning"
+    )
 
 
 def test_without_a_folder_for_checkpoints_none_is_asked_for(build):

@@ -24,6 +24,8 @@ from hilo_nas.evaluation.ray.place import Place
 __all__ = ["RayCluster", "RayPlace"]
 
 _LOCAL = "local"
+_LOCAL_VARIABLES = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Variables of a cluster that starts here. Despite its name, the second one makes Ray listen on loopback only."""
 _CALLS_AT_ONCE = 8
 """Number of methods of a place that may run at the same time: a wait for messages, and others meanwhile."""
 _REACH_S = 10.0
@@ -57,7 +59,7 @@ class RayCluster:
                 f"evaluator.address must be HOST:PORT, auto or local, but got {address!r}. Ray's client is not "
                 "supported. Start the search on a node of the cluster."
             )
-        if address == _LOCAL:
+        if address == _LOCAL and not _is_connected():
             _prepare_local_start()
         import ray
 
@@ -210,14 +212,25 @@ def _kept_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _prepare_local_start() -> None:
-    """Sets Ray's variables for a start on this machine alone. Ray reads them when it is imported.
+def _is_connected() -> bool:
+    """Returns True if this program uses a cluster already, without importing Ray."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
-    The second variable makes Ray listen on the loopback address, despite its name.
+
+def _prepare_local_start() -> None:
+    """Sets Ray's variables for a start on this machine alone.
+
+    Raises:
+        UsageError: The program imported Ray before, which reads the variables when it is imported.
     """
-    if "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    missing = {name: value for name, value in _LOCAL_VARIABLES.items() if name not in os.environ}
+    if missing and "ray" in sys.modules:
+        raise UsageError(
+            "evaluator.address=local must be set before Ray is imported, but this program has imported it. Without "
+            f"{' and '.join(missing)}, Ray would listen on all network interfaces or need no token. Start Python with "
+            f"{' '.join(f'{name}={value}' for name, value in missing.items())}, or search before `import ray`."
+        )
+    os.environ.update(missing)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 

@@ -228,10 +228,10 @@ class RayEvaluator:
 
     def _begin(self, job: Job, seat: Seat) -> None:
         """Sends a task to a free seat, with what it needs."""
-        job.seat, seat.job = seat, job
+        job.seat, seat.job, seat.sent = seat, job, None
         try:
             task = self._localized(job.task, seat)
-            content = self._read_checkpoint(task)
+            content = self._read_checkpoint(job, task)
             seat.sent = self._cluster.call(seat.place, "submit", job.id, json.dumps(task.to_dict()), content)
         except PlaceLostError as error:
             self._lose(seat, error)
@@ -260,11 +260,16 @@ class RayEvaluator:
             )
         return task
 
-    def _read_checkpoint(self, task: Task[Any]) -> bytes | None:
-        """Returns the content of the checkpoint from which a training resumes; None if there is none."""
+    def _read_checkpoint(self, job: Job, task: Task[Any]) -> bytes | None:
+        """Returns the content of the checkpoint from which a training resumes; None if none can be read."""
         if self._checkpoints is None or not isinstance(task, Score) or task.checkpoint is None:
             return None
-        return self._checkpoints.read(task.checkpoint)
+        try:
+            return self._checkpoints.read(task.checkpoint)
+        except StorageError as error:
+            text = f"{error} The training starts from the beginning"
+            self._outbox.append(Progress(id=job.id, event=Notice(level="warning", text=text)))
+            return None
 
     def _write_checkpoint(self, job: Job, content: bytes | None) -> None:
         """Writes the checkpoint that a training returned. A failure is a warning, because the score is valid."""
