@@ -161,8 +161,13 @@ def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = 
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer converts Ctrl-C to this code or raises it
         command = next((word for word in arguments if not word.startswith("-")), None)
-        build_console(stderr=True).print("stopped" if command == "bench" else "stopped; everything finished is kept")
+        kept = None if "--dry-run" in arguments else _KEPT.get(command or "")
+        build_console(stderr=True).print("stopped" if kept is None else f"stopped; {kept}")
     return code
+
+
+_KEPT = {"search": "finished trials are kept"} | dict.fromkeys(("proxy", "remeasure"), "everything finished is kept")
+"""What an interrupted command keeps, by its name. Others keep nothing."""
 
 
 def _print_error(text: str) -> None:

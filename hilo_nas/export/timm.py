@@ -212,7 +212,10 @@ def _environment(measured: Measurement) -> str:
     ]
     if measured.device.kind == "cpu":
         lines.append(build_title(f"torch.set_num_threads({measured.threads})"))
-    return "".join(lines) + "".join(shell_line(name, str(value)) for name, value in measured.environment.items())
+    variables = dict(measured.environment)
+    if "frozen" in measured.form.split():  # a timing freezes the weights without the variable
+        variables["TORCHINDUCTOR_FREEZING"] = "1"
+    return "".join(lines) + "".join(shell_line(name, str(value)) for name, value in variables.items())
 
 
 def _drop_path(params_m: float) -> float:

@@ -98,11 +98,11 @@ class NetworkView:
     @property
     def speed_text(self) -> str:
         """Images/s with half of the interval."""
-        return with_spread(self.images_per_s, _half(self.images_per_s_low, self.images_per_s_high))
+        return with_spread(self.images_per_s, _half(self.images_per_s, self.images_per_s_low, self.images_per_s_high))
 
     def value_text(self, metric: Metric) -> str:
         """Returns the value with half of the interval, in the unit of `Metric.heading`."""
-        half = _half(self.value_low, self.value_high)
+        half = _half(self.value, self.value_low, self.value_high)
         return with_spread(self.value, half, scale=metric.scale, decimals=metric.decimals)
 
     @property
@@ -193,8 +193,13 @@ class StudyView:
         return limit or min(speeds), min(values) if guessing is None else guessing
 
 
-def _half(low: float | None, high: float | None) -> float | None:
-    return None if low is None or high is None else (high - low) / 2
+def _half(value: float | None, low: float | None, high: float | None) -> float | None:
+    """Returns the half-width of an interval, on the scale on which it is symmetric, as `with_spread` takes it."""
+    if value is None or low is None or high is None:
+        return None
+    if value > 0 and low > 0 and math.isclose(low * high, value**2, rel_tol=1e-6):
+        return value * math.log(high / value)
+    return (high - low) / 2
 
 
 def check_same_metric(views: Sequence[StudyView]) -> Metric:

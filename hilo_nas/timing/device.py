@@ -111,22 +111,21 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
     return lambda: None
 
 
-def peak_memory_mib(call: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float | None:
-    """Returns the peak memory of one call in MiB, including the model's weights. None on mps.
+def peak_memory_mib(call: Callable[[], object], weights_bytes: int, device: torch.device) -> float | None:
+    """Returns the peak memory of one call and of the weights in MiB. None on mps.
 
     The value comes from torch's allocator. It excludes other objects on the device, such as the reference network. On
     the CPU, torch's profiler records the allocations, so it misses scratch memory that oneDNN allocates itself.
     """
-    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         torch.cuda.synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - before + weights) / 2**20
+        return (torch.cuda.max_memory_allocated(device) - before + weights_bytes) / 2**20
     if device.type == "cpu":
-        return (_cpu_peak_bytes(call) + weights) / 2**20
+        return (_cpu_peak_bytes(call) + weights_bytes) / 2**20
     return None
 
 

@@ -50,6 +50,7 @@ RECORDED_VARIABLES = (
     "MKL_NUM_THREADS",
     "PYTORCH_CUDA_ALLOC_CONF",
     "NVIDIA_TF32_OVERRIDE",
+    "TORCHINDUCTOR_FREEZING",
 )
 """Environment variables that affect speed. Each measurement records them, whether set here or by the user.
 

@@ -258,7 +258,7 @@ def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, envir
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "everything finished is kept" in err
+    assert "finished trials are kept" in err
     assert "Traceback" not in err
     records = fresh(folder).records
     kept = [record for record in records if record.state in ENDED][: len(finished)]

@@ -214,7 +214,7 @@ def test_ctrl_c_says_how_to_resume(home, machine, capsys):
     options = ("litv2_digits", "--study", study, "--set", "search.sampler=random", "--trials", "3")
     said = refused(capsys, *options, "--set", "timing.remeasure=false", code=130)
     way = f"hilo-nas search --study '{study}'"
-    assert said == f"Resume with: {way} stopped; everything finished is kept"
+    assert said == f"Resume with: {way} stopped; finished trials are kept"
     machine.happen = lambda verb, count: None
     assert main([*shlex.split(way)[1:], "--set", "timing.remeasure=false"]) == 0
     assert "3 of 3 networks measured" in capsys.readouterr().out

@@ -117,14 +117,15 @@ def test_the_handler_of_sigterm_stays_that_of_the_program(machine):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_driver_without_the_token_is_refused(machine, tmp_path):
+@pytest.mark.parametrize("token", [{"RAY_AUTH_TOKEN": "f" * 32}, {"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}])
+def test_a_driver_without_the_token_is_refused(machine, token):
     code = f"""
         from hilo_nas.evaluation.ray.ray_cluster import RayCluster
         RayCluster("{address_of_this_ray()}")
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "RAY_AUTH_TOKEN": "f" * 32},
+        env={name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"} | token,
         capture_output=True,
         text=True,
         timeout=120,

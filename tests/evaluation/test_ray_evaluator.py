@@ -30,7 +30,7 @@ from hilo_nas.evaluation import (
     run_task,
 )
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
-from hilo_nas.evaluation.ray import RayEvaluator
+from hilo_nas.evaluation.ray import RayEvaluator, start_ray_evaluator
 from hilo_nas.evaluation.ray.cluster import PlaceLostError
 from hilo_nas.evaluation.ray.place import Place
 from hilo_nas.events import Notice
@@ -386,7 +386,12 @@ def test_a_node_whose_resources_are_in_use_is_not_waited_for_forever(build):
 @pytest.mark.parametrize(
     ("nodes", "wishes", "target", "message"),
     [
-        ({"a": CPU}, {}, "cuda", "must have the resource GPU, but the 1 running nodes have CPU.*--num-gpus 1"),
+        (
+            {"a": CPU},
+            {},
+            "cuda",
+            "must have the resource GPU, but the 1 running nodes have CPU.*on a machine with a GPU",
+        ),
         ({"a": CPU}, {"time_on": "edge"}, "cpu", "must have the resource edge and CPU"),
         ({"a": {**CPU, "edge": 1.0}}, {"time_on": "edge", "train_on": "gpus"}, "cpu", "the resource gpus"),
     ],
@@ -560,6 +565,11 @@ def test_a_transfer_that_a_driver_left_unfinished_starts_anew(own_cache, digits1
         assert place.write_set(text, file, piece) == {"value": None}
     assert Path(place.write_set(text, None)["value"]).is_dir()
     place.close()
+
+
+def test_a_search_starts_no_ray(tmp_path):
+    with pytest.raises(UsageError, match="HOST:PORT or auto, but got 'local'. Start Ray with `RAY_AUTH_MODE=token"):
+        start_ray_evaluator(ClusterOptions(address="local"), tmp_path, purpose="test")
 
 
 def test_without_ray_its_extra_is_named(monkeypatch):

@@ -13,9 +13,10 @@ from builders import (
 )
 
 from hilo_nas.errors import UsageError
-from hilo_nas.report.study_view import Place, StudyView, check_same_metric
+from hilo_nas.report.study_view import NetworkView, Place, StudyView, check_same_metric
 from hilo_nas.study.posteriors import Posteriors, PredictedNetwork, hash_results
 from hilo_nas.study.records import Subject
+from hilo_nas.text.figures import with_spread
 
 
 def view_of(tmp_path, records=None, manifest=None):
@@ -98,6 +99,22 @@ def test_predicted_networks_follow_the_trials(tmp_path):
     last = StudyView.from_study(study).networks[-1]
     assert (last.number, last.place, last.value) == (None, Place.PREDICTED, 0.7)
     assert last.knobs["depths_1"] == TINY.depths[0]
+
+
+@pytest.mark.parametrize("share", [0.04, 2.0])
+def test_a_speed_has_the_interval_of_its_measurement(share):
+    measured = dataclasses.replace(build_measurement(1000.0), calibration_error=share)
+    low, high = measured.images_per_s_interval
+    view = NetworkView(
+        number=0,
+        key="k",
+        place=Place.OPEN,
+        title="",
+        images_per_s=1000.0,
+        images_per_s_low=low,
+        images_per_s_high=high,
+    )
+    assert view.speed_text == with_spread(1000.0, measured.images_per_s_half_width)
 
 
 def test_the_reference_point_is_the_limit_and_guessing_where_known(tmp_path):

@@ -33,7 +33,7 @@ _ANSWER_S = 30.0
 """Longest wait for the answer of a cluster. It includes the start of a Python process."""
 _MOST_SIGNS = 200
 """Maximum number of characters of an error of Ray in a message."""
-_START = "Start one with `ray start --head`, or set evaluator.address to HOST:PORT."
+_START = "Start one with `RAY_AUTH_MODE=token ray start --head`, or set evaluator.address to HOST:PORT."
 
 
 class RayCluster:
@@ -239,10 +239,16 @@ def _token_file() -> Path:
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
 
 
+def _lacks_token() -> bool:
+    """Returns True if Ray would look for a token and find none."""
+    is_wanted = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    return is_wanted and "RAY_AUTH_TOKEN" not in os.environ and not _token_file().exists()
+
+
 def _create_token_file() -> None:
     """Creates the token of a cluster that starts here, readable by its user only. Ray would let others read it."""
     path = _token_file()
-    if os.environ.get("RAY_AUTH_MODE") == "token" and "RAY_AUTH_TOKEN" not in os.environ and not path.exists():
+    if _lacks_token():
         with contextlib.suppress(OSError):  # another search has just created it, or Ray reports the cause
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=False)
@@ -278,6 +284,12 @@ def _check_reachable(address: str) -> None:
     except (OSError, ValueError) as error:
         fault = " ".join(str(error).split())[:_MOST_SIGNS].rstrip(".")
         raise UsageError(f"there is no usable Ray cluster at {address}: {fault}. {_START}") from error
+    refused = (
+        f"the Ray cluster at {address} refuses the connection, because the token is missing or wrong. Set "
+        f"RAY_AUTH_MODE=token, and copy the token of its head node to {_token_file()}."
+    )
+    if _lacks_token():  # Ray would abort
+        raise UsageError(refused)
     command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", found]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
@@ -288,10 +300,7 @@ def _check_reachable(address: str) -> None:
             "printed."
         ) from None
     if "AuthenticationError" in said.stderr:
-        raise UsageError(
-            f"the Ray cluster at {address} refuses the connection, because the token is missing or wrong. Set "
-            f"RAY_AUTH_MODE=token, and copy the token of its head node to {_token_file()}."
-        )
+        raise UsageError(refused)
     if said.returncode != 0:
         fault = (said.stderr.strip().splitlines() or ["it is not healthy"])[-1][:_MOST_SIGNS].rstrip(".")
         raise UsageError(f"there is no usable Ray cluster at {address}: {fault}. {_START}")

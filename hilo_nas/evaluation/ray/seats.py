@@ -114,12 +114,12 @@ class Seats:
         chosen = kind or _fastest(timing)
         seats = self._plan(timing, chosen, names=_names_of(nodes))
         if not any(seat.times for seat in seats):
-            needed = [*([self._wishes.time_on] if self._wishes.time_on else []), "GPU" if chosen == "cuda" else "CPU"]
-            raise DeviceError(_describe_lack(" and ".join(needed), nodes, is_gpu=chosen == "cuda"))
+            kind = "GPU" if chosen == "cuda" else "CPU"
+            raise DeviceError(_describe_lack(self._wishes.time_on, kind, nodes))
         if self._wishes.train_on is not None and not any(seat.trains for seat in self.all):
             training = _with(nodes, self._wishes.train_on)
             if not training:
-                raise DeviceError(_describe_lack(self._wishes.train_on, nodes))
+                raise DeviceError(_describe_lack(self._wishes.train_on, None, nodes))
             others = self._plan(training, _fastest(training), names=_names_of(nodes))
             seats = _joined(seats, others)
         for seat in seats:
@@ -295,14 +295,16 @@ def _names_of(nodes: Sequence[Node]) -> dict[str, str]:
     return names
 
 
-def _describe_lack(needed: str, nodes: Sequence[Node], *, is_gpu: bool = False) -> str:
+def _describe_lack(resource: str | None, kind: str | None, nodes: Sequence[Node]) -> str:
+    """Returns which resources no node has, and how to start a node that has them."""
     known = sorted(
         {name for node in nodes for name in node.resources if not name.startswith(("node:", "memory", "obj"))}
     )
-    option = "--num-gpus 1" if is_gpu else "--resources '{\"NAME\": 1}'"
+    option = "" if resource is None else f" --resources '{json.dumps({resource: 1})}'"
     return (
-        f"a node of the cluster must have the resource {needed}, but the {len(nodes)} running nodes have "
-        f"{', '.join(known) or 'none'}. Start one with: ray start --address HOST:6379 {option}"
+        f"a node of the cluster must have the resource {' and '.join(filter(None, (resource, kind)))}, but the "
+        f"{len(nodes)} running nodes have {', '.join(known) or 'none'}. Run `RAY_AUTH_MODE=token ray start --address "
+        f"HOST:6379{option}` on a machine{' with a GPU' if kind == 'GPU' else ''}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hilo_nas.errors import UsageError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.cluster_options import ClusterOptions
 from hilo_nas.evaluation.local_evaluator import LocalEvaluator
@@ -37,6 +38,11 @@ def start_ray_evaluator(
     Raises:
         UsageError: Ray is not installed, or the cluster does not exist or refuses the token.
     """
+    if wishes.address == "local":  # Ctrl-C would also reach the processes of a Ray that the search starts itself
+        raise UsageError(
+            "evaluator.address must be HOST:PORT or auto, but got 'local'. Start Ray with `RAY_AUTH_MODE=token ray "
+            "start --head --node-ip-address 127.0.0.1`, and leave out evaluator.address."
+        )
     cluster = RayCluster(wishes.address)
     return RayEvaluator(
         cluster,

@@ -179,9 +179,7 @@ class EvaluatorConfig:
     kind: str | None = _field(
         None, f"who does the work: {' or '.join(EVALUATORS)} (a cluster); this machine if left out", short="evaluator"
     )
-    address: str | None = _field(
-        None, "Ray cluster: HOST:PORT, auto (running on this machine, the default) or local (started here)"
-    )
+    address: str | None = _field(None, "Ray cluster: HOST:PORT, or auto (running on this machine, the default)")
     time_on: str | None = _field(None, "Ray resource of the nodes that time; all nodes if left out")
     train_on: str | None = _field(None, "Ray resource of the nodes that train; those that time if left out")
 
