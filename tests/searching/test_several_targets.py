@@ -341,8 +341,17 @@ def test_a_target_that_differs_is_refused_with_the_difference():
     search()
     with pytest.raises(StudyMismatchError, match=f"device driver at {CARD}: '1' in the study, '2' now"):
         resume(Answers(drivers={"fake card": "2"}))
-    with pytest.raises(StudyMismatchError, match="device model at"):
+
+
+def test_a_wrong_name_of_a_target_is_refused_as_an_option():
+    search(trials=1)
+    with pytest.raises(StudyMismatchError) as caught:
         resume(also=("device=cuda:1",))
+    text = str(caught.value)
+    assert "timing.also: ['cuda (fake card)'] in the study, ['cuda:1 (other card)'] now" in text
+    assert "Leave out the settings that differ" in text
+    assert "remeasure" not in text
+    resume(also=("device=cuda:0",), trials=1)
 
 
 def test_devices_of_one_model_that_differ_otherwise_are_no_two_targets():
