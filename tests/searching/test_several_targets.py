@@ -13,6 +13,7 @@ import hilo_nas
 from hilo_nas.cli.app import main
 from hilo_nas.errors import DeviceError, NotEnoughMemoryError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import Inspect
+from hilo_nas.evaluation.named_networks import find_network
 from hilo_nas.events import SearchStarted
 from hilo_nas.export import source_of_study
 from hilo_nas.measurement.fields import to_plain
@@ -708,3 +709,38 @@ def test_a_timing_before_a_proposal_is_kept(interrupted):
     (record,) = [own for own in open_study("demo").records if own.key == ahead[0]]
     assert (record.state, [own.condition.label() for own in record.measurements]) == (TrialState.TIMED, [CPU])
     assert record.seconds >= record.measurements[0].seconds
+
+
+def test_a_trial_of_a_view_is_a_network_with_the_condition_of_the_view(capsys):
+    study, _ = search(also=("device=cuda:0", "device=cuda:1", "batch_size=1"), trials=1)
+    found = find_network("demo@cpu-b1:0")
+    assert found.subject == study.records[0].subject.to_dict()
+    assert (found.defaults["batch_size"], found.defaults["device"]) == (1, "cpu")
+    other = find_network(f"demo@{OTHER_CARD}:0")
+    assert (other.defaults["device"], "model" in other.defaults) == ("cuda", False)
+    with pytest.raises(UsageError, match="condition must be one of"):
+        find_network("demo@mps:0")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["status", "demo@cpu"], ["remeasure", "demo@cpu"], ["repair", "demo@cpu"], ["search", "--study", "demo@cpu"]],
+)
+def test_a_command_that_needs_the_whole_study_says_so(words, capsys):
+    search(trials=1)
+    assert main([*words]) == 2
+    assert "use demo without @cpu" in " ".join(capsys.readouterr().err.split())
+
+
+def test_too_few_networks_of_one_study_need_a_longer_search(capsys):
+    search(trials=1)
+    assert main(["compare", "demo"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "Search for more: hilo-nas search --study demo --trials 2" in text
+    assert "remeasure" not in text
+
+
+def test_limits_that_no_trial_of_a_view_meets_name_the_view(capsys):
+    search(trials=2)
+    assert main(["front", "demo@cuda", "--min-images-per-s", "1e12"]) == 2
+    assert f"no trial of study demo@{CARD} meets" in " ".join(capsys.readouterr().err.split())
