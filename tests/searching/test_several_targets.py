@@ -744,3 +744,17 @@ def test_limits_that_no_trial_of_a_view_meets_name_the_view(capsys):
     search(trials=2)
     assert main(["front", "demo@cuda", "--min-images-per-s", "1e12"]) == 2
     assert f"no trial of study demo@{CARD} meets" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_stopped_study_of_timings_keeps_those_of_the_finished_targets(interrupted):
+    options = {"proxy": "none", "sampler": None, "reduction_factor": None, "trials": 4}
+    with interrupted(at=lambda task: task.target == "cuda:0" and task.entries) as answers:
+        search(answers, **options)
+    stored = open_study("demo").records
+    assert [[own.condition.label() for own in record.measurements] for record in stored] == [[CPU]] * 4
+    study, evaluator = search(**options)
+    assert [task.target for task in tasks_of(evaluator, "time") if task.entries] == ["cuda:0"]
+    assert [record.key for record in study.records] == [record.key for record in stored]
+    for record in fresh(study).records:
+        assert record.state == TrialState.TIMED
+        assert [own.condition.label() for own in record.measurements] == [CPU, CARD]

@@ -259,7 +259,8 @@ def _misnamed_targets(manifest: Manifest, further: Mapping[str, Target]) -> tupl
 
     None if there are none. Without a name, a device is found by its kind and model.
     """
-    stored, now = {}, {}
+    stored: dict[str, None] = {}
+    now: dict[str, None] = {}
     for label, target in further.items():
         own = manifest.calibrations[label].device
         if (own.kind, own.model) != (target.identity.kind, target.identity.model):
