@@ -10,7 +10,7 @@ from typing import Any
 from hilo_nas.arch.config import PRESETS, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.measurement import RUNTIMES
-from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_view
 from hilo_nas.text.trial_names import parse_trial
 
 __all__ = ["FILES", "NamedNetwork", "find_network"]
@@ -70,7 +70,7 @@ def _find_network(name: str) -> NamedNetwork:
     if name.startswith("timm:"):
         return NamedNetwork(name=name, subject={"timm": name.removeprefix("timm:")})
     if (trial := parse_trial(name)) is not None:
-        return _find_trial(name, open_study(trial[0]), trial[1])
+        return _find_trial(name, open_view(trial[0]), trial[1])
     if name.endswith((".yaml", ".yml")):
         return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
     raise UsageError(
@@ -84,7 +84,7 @@ def _find_trial(name: str, study: StoredStudy, number: int) -> NamedNetwork:
     records = {record.number: record for record in study.records}
     if number not in records:
         raise NotFoundError(f"study {study.name} has no trial {number}: its trials are {', '.join(map(str, records))}")
-    objective = manifest.objective.to_dict()
+    objective = dataclasses.replace(manifest.objective, model=None).to_dict()  # a name within the study
     return NamedNetwork(
         name=name,
         subject=records[number].subject.to_dict(),

@@ -216,7 +216,9 @@ def _place(
     """
     kind = kind_of_device(device.name)
     threads = target.threads if target is not None else None
-    fields: dict[str, Any] = {"device": kind, "threads": threads, "cuda_graph": objective.cuda_graph and kind == "cuda"}
+    fields: dict[str, Any] = {"device": kind, "threads": threads}
+    if kind != "cuda":
+        fields["cuda_graph"] = False
     if target is None:
         may_repeat = ":" in device.name or kind == objective.device  # different names may have different models
         return {**fields, "model": device.model or (device.name if may_repeat else None)}

@@ -87,9 +87,13 @@ def compare_studies(first: StoredStudy, second: StoredStudy) -> StudyComparison:
     numbers = [{record.key: record.number for record in front.candidates} for front in fronts]
     keys = sorted(numbers[0].keys() & numbers[1].keys())
     if len(keys) < _FEWEST:
+        if first.path == second.path:
+            advice = f"Search for more: {command('search', '--study', first.address, '--trials', _FEWEST - len(keys))}"
+        else:
+            advice = "Time one study on the other device with `hilo-nas remeasure --device`."
         raise UsageError(
             f"a comparison needs at least {_FEWEST} networks that are complete in both studies, but {first.title} and "
-            f"{second.title} share {len(keys)}. Time one study on the other device with `hilo-nas remeasure --device`."
+            f"{second.title} share {len(keys)}. {advice}"
         )
     points = [[front.points[own[key]] for key in keys] for front, own in zip(fronts, numbers, strict=True)]
     speeds = [[point.images_per_s for point in own] for own in points]

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hilo_nas.arch.config import ArchConfig, describe_arch
 from hilo_nas.arch.cost import NetworkCost, count_cost
@@ -333,11 +333,12 @@ class SearchLoop:
                 measured = {key: (found,) for key, found in timing.measurements.items()}
                 failures = {key: _as_of_one_network(error) for key, error in timing.failures.items()}
                 seconds = sum(measurement.seconds for measurement in timing.measurements.values())
-                timed = f"{count_of(len(measured), 'network')} timed briefly in {seconds:.0f} s"
-                self._emit(Notice(text=f"{timed} to choose the next one"))
+                count = count_of(len(measured), "network")
+                self._emit(Notice(text=f"{count} timed briefly in {seconds:.0f} s to choose the next one"))
             else:
                 (record,) = found
-                measured[record.key] = (yield from self._timing.time(record)).measurements
+                timed = yield from self._timing.time(record, functools.partial(self._keep_ahead, ahead.memory))
+                measured[record.key] = timed.measurements
         except HiloNasError as error:
             if error.is_fatal:
                 raise
@@ -347,20 +348,32 @@ class SearchLoop:
             failures = {record.key: error for record in found if len(found) == 1}
         finally:
             self._is_looking_ahead = False
-        for record in found:
-            # Trials that began meanwhile may have taken its number.
-            record = self._with_cost(self._record_of(record.subject, SAMPLED, record.params))
-            record = dataclasses.replace(record, sampler_memory=ahead.memory)
+        for own in found:
+            record = self._ahead(own, ahead.memory)
             if record.key in failures:
                 self._finish(self._ended_by(failures[record.key], record))
             elif record.key in measured:
-                self._write_timed(record, measured[record.key])
+                # `_keep_ahead` may have added the seconds of the same timings.
+                self._write_timed(dataclasses.replace(record, seconds=own.seconds), measured[record.key])
         if any(record.key in measured or self._is_misfit(failures.get(record.key)) for record in found):
             self._failures = []
         elif failures:
-            own = [record for record in self.records if record.key in failures]
-            self._failures += [(record.number, failures[record.key]) for record in own]
+            failed = [record for record in self.records if record.key in failures]
+            self._failures += [(record.number, failures[record.key]) for record in failed]
             self._give_up_if_all_fail()
+
+    def _ahead(self, record: TrialRecord, memory: dict[str, Any]) -> TrialRecord:
+        """Returns the stored or a new record of a network that is timed before a proposal.
+
+        Trials that began meanwhile may have taken the number of `record`.
+        """
+        found = self._with_cost(self._record_of(record.subject, SAMPLED, record.params))
+        return dataclasses.replace(found, sampler_memory=memory)
+
+    def _keep_ahead(self, memory: dict[str, Any], timed: TrialRecord) -> None:
+        """Writes the timings so far of a network that is timed before a proposal."""
+        seconds = timed.seconds + sum(measurement.seconds for measurement in timed.measurements)
+        self._write(mark_timed(self._ahead(timed, memory), measurements=timed.measurements, seconds=seconds))
 
     def _write_timed(self, record: TrialRecord, timings: tuple[Measurement, ...]) -> None:
         """Writes the record of a network that was timed before a proposal.
@@ -453,7 +466,8 @@ class SearchLoop:
         reason = f"out of memory while timing: {error}"
         if record.is_baseline:
             return fail(record, reason)
-        return rule_out(record, reason, violations={**record.violations, FITS: 1.0}, imputed=self._impute(None))
+        imputed = self._impute(record.measurement)
+        return rule_out(record, reason, violations={**record.violations, FITS: 1.0}, imputed=imputed)
 
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
         """Writes the final record of a trial that began at `start` on the clock, and emits `TrialFinished`."""
@@ -488,7 +502,7 @@ class SearchLoop:
     def _evaluate(self, record: TrialRecord, is_resumed: bool) -> Steps[TrialRecord]:
         """Returns the final record of a trial, evaluated in order of cost: limits, timing, training.
 
-        Measurements are written before training begins. Baselines have no limits, because they are never proposed and
+        Each measurement is written as soon as it is made. Baselines have no limits, because they are never proposed and
         only serve as comparison.
         """
         if record.is_baseline:
@@ -497,8 +511,7 @@ class SearchLoop:
         if over := broken_limits(record.violations):
             # Only anchors or changed limits lead here, because proposals meet the limits on parameters and MACs.
             return rule_out(record, explain_violations(over, record, self._limits))
-        if not self._timing.is_timed(record):
-            record = yield from self._timing.time(record)
+        record = yield from self._timing.time(record, self._write)
         limits = {} if record.is_baseline else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)

@@ -14,13 +14,13 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
-from hilo_nas.measurement import Calibration, Measurement, find_contention
+from hilo_nas.measurement import Calibration, Condition, Measurement, find_contention
 from hilo_nas.measurement.rounds import fast_seconds
 from hilo_nas.measurement.verdicts import cohort_quality
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 
-__all__ = ["anchored", "calibration_error", "read_timings"]
+__all__ = ["anchored", "calibration_error", "comparable_timings", "read_timings", "timings_under"]
 
 _BETWEEN_CALIBRATIONS = 0.02
 """Relative standard error of a calibration in addition to the error of its rounds.
@@ -64,6 +64,16 @@ def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
         reference_images_per_s=calibration.images_per_s if has_rounds else measurement.reference_images_per_s,
         calibration_error=calibration_error(calibration, threads=measurement.threads),
     )
+
+
+def comparable_timings(record: TrialRecord, manifest: Manifest) -> tuple[Measurement, ...]:
+    """Returns the measurements of a record that a study uses as its own, without the brief ones, in their order."""
+    return tuple(own for own in record.full_measurements if manifest.is_comparable(own))
+
+
+def timings_under(record: TrialRecord, condition: Condition, manifest: Manifest) -> int:
+    """Returns the number of comparable timings of a record under a condition."""
+    return sum(own.condition.label() == condition.label() for own in comparable_timings(record, manifest))
 
 
 def read_timings(records: Sequence[TrialRecord], manifest: Manifest) -> list[TrialRecord]:

@@ -484,6 +484,12 @@ def find_study_folder(name_or_path: str | Path) -> StoredStudy:
         study = StoredStudy(path)
         if study.exists or study.is_orphaned:
             return study
+    base, at, condition = name.rpartition("@")
+    if at and any(StoredStudy(path).exists for path in (folder / base, Path(base))):
+        raise NotFoundError(
+            f"no study {name!r} in {folder}. Only commands that show results under one condition take "
+            f"STUDY@CONDITION; use {base} without @{condition}."
+        )
     known = [study.path.name for study in list_studies()]
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
     hint = "This folder holds no studies yet. Create one with `hilo-nas search`."

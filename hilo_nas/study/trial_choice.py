@@ -130,8 +130,8 @@ def _none_keeps(
         best.append(f"the best, trial {top.number}, has {metric.label} {metric.text(_value_of(top))}")
         asked = " and ".join(filter(None, (asked, f"{metric.label} >= {metric.text(min_value)}")))
     return NotFoundError(
-        f"no trial of study {study.name} meets {asked}; {'; '.join(best)}. Relax the limits, or resume the search with "
-        "--trials."
+        f"no trial of study {study.title} meets {asked}; {'; '.join(best)}. Relax the limits, or resume the search "
+        "with --trials."
     )
 
 

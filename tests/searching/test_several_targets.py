@@ -1,5 +1,6 @@
 """Searches on several targets: each network is timed on all of them and trained once, and each target has its front."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -12,6 +13,7 @@ import hilo_nas
 from hilo_nas.cli.app import main
 from hilo_nas.errors import DeviceError, NotEnoughMemoryError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import Inspect
+from hilo_nas.evaluation.named_networks import find_network
 from hilo_nas.events import SearchStarted
 from hilo_nas.export import source_of_study
 from hilo_nas.measurement.fields import to_plain
@@ -22,7 +24,7 @@ from hilo_nas.searching.configuration.resolve import config_of
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import FITS, Subject
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored_study import open_study, open_view
+from hilo_nas.study.stored_study import StoredStudy, open_study, open_view, studies_folder
 from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.testing import FakeAnswers, FakeEvaluator
 from hilo_nas.text.figures import figure
@@ -65,6 +67,22 @@ class Answers(FakeAnswers):
 
     def _name(self, device):
         return "cuda:0" if device == "cuda" else device
+
+
+@pytest.fixture
+def interrupted():
+    """Returns a context that stops a search at the first timing for which `at` is true."""
+
+    @contextlib.contextmanager
+    def interrupt(at, models=None):
+        def before(task):
+            if task.kind == "time" and at(task):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            yield Answers(models, before=before)
+
+    return interrupt
 
 
 def search(answers=None, emit=lambda event: None, **options):
@@ -324,8 +342,17 @@ def test_a_target_that_differs_is_refused_with_the_difference():
     search()
     with pytest.raises(StudyMismatchError, match=f"device driver at {CARD}: '1' in the study, '2' now"):
         resume(Answers(drivers={"fake card": "2"}))
-    with pytest.raises(StudyMismatchError, match="device model at"):
+
+
+def test_a_wrong_name_of_a_target_is_refused_as_an_option():
+    search(trials=1)
+    with pytest.raises(StudyMismatchError) as caught:
         resume(also=("device=cuda:1",))
+    text = str(caught.value)
+    assert "timing.also: ['cuda (fake card)'] in the study, ['cuda:1 (other card)'] now" in text
+    assert "Leave out the settings that differ" in text
+    assert "remeasure" not in text
+    resume(also=("device=cuda:0",), trials=1)
 
 
 def test_devices_of_one_model_that_differ_otherwise_are_no_two_targets():
@@ -582,3 +609,152 @@ def test_python_reads_a_study_under_its_conditions():
         view.forecast()
     with pytest.raises(UsageError, match="condition must be one of"):
         hilo_nas.load_study("demo@mps")
+
+
+def test_an_interrupted_trial_is_timed_only_on_the_targets_that_are_missing(interrupted):
+    with interrupted(at=lambda task: task.target == "cuda:0" and task.entries) as answers:
+        search(answers, trials=3)
+    (record,) = open_study("demo").records
+    assert [own.condition.label() for own in record.measurements] == [CPU]
+    kept = record.measurements[0].measured_at
+    study, evaluator = search(trials=3)
+    timed = [task.target for task in tasks_of(evaluator, "time") if record.key in task.entries]
+    assert timed == ["cuda:0"]
+    record = fresh(study).records[0]
+    assert list(record.measurements_by_condition()) == [CPU, CARD]
+    assert record.measurements[0].measured_at == kept
+    assert all({*own.measurements_by_condition()} == {CPU, CARD} for own in study.records)
+
+
+def test_an_interrupted_baseline_is_timed_only_on_the_targets_that_are_missing(interrupted):
+    search(trials=1)
+
+    def is_baseline(task):
+        return task.target == "cuda" and "timm:resnet18" in task.entries and open_study("demo").records[1:]
+
+    with interrupted(at=is_baseline) as answers:
+        resume(answers, baselines=("timm:resnet18",), trials=None, until_trials=1)
+    assert [own.condition.label() for own in open_study("demo").records[1].measurements] == [CPU]
+    study, evaluator = resume(trials=None, until_trials=1)
+    timed = [task.target for task in tasks_of(evaluator, "time") if "timm:resnet18" in task.entries]
+    assert timed == ["cpu", "cuda", "cuda"]  # the first two estimate the cost of the baseline
+    assert {*study.records[1].measurements_by_condition()} == {CPU, CARD}
+
+
+def test_a_network_that_is_timed_twice_resumes_with_the_second_timing():
+    study, _ = search(study="free", trials=1)
+    bound = 1.001 * study.records[0].measurements[0].images_per_s
+    timed = []
+
+    def search_until(count, study):
+        """Interrupts the search after some timings within trials."""
+
+        def before(task):
+            if task.kind == "time" and task.entries and StoredStudy(studies_folder() / study).records:
+                if len(timed) == count:
+                    raise KeyboardInterrupt
+                timed.append(task.target)
+
+        return search(Answers(before=before), study=study, trials=1, min_images_per_s=bound)[0]
+
+    search_until(9, "whole")
+    assert timed == ["cpu", "cuda:0", "cpu", "cuda:0"]
+    for finished in range(1, 4):
+        timed.clear()
+        with pytest.raises(KeyboardInterrupt):
+            search_until(finished, f"cut-{finished}")
+        study = search_until(9, f"cut-{finished}")
+        assert timed == ["cpu", "cuda:0", "cpu", "cuda:0"]
+        assert len(study.records[0].measurements) == 4
+
+
+def test_a_failed_target_keeps_the_timing_of_the_other_one():
+    def refuse(task):
+        if task.kind == "time" and len(task.entries) == 1 and task.target == "cuda:0":
+            raise NotEnoughMemoryError("it needs 3 GiB")
+
+    study, _ = search(Answers(before=refuse), trials=2)
+    for record in fresh(study).records:
+        assert [own.condition.label() for own in record.measurements] == [CPU]
+        assert "images_per_s" not in record.imputed
+
+
+def test_timings_of_parallel_trials_are_kept(interrupted):
+    cards = {"cpu": "fake, 2 cores", "cuda:0": "fake card", "cuda:1": "fake card"}
+    options = {"device": "cuda:0,cuda:1", "also": ("device=cpu",), "trials": 4}
+    seen = iter(range(99))
+    with interrupted(
+        at=lambda task: task.target == "cpu" and task.entries and next(seen) == 2, models=cards
+    ) as answers:
+        search(answers, **options)
+    stored = {record.key: {*record.measurements_by_condition()} for record in open_study("demo").records}
+    assert {CARD} in stored.values()
+    study, evaluator = search(Answers(cards), **options)
+    for task in tasks_of(evaluator, "time"):
+        assert not any(task.condition.label() in stored.get(key, ()) for key in task.entries)
+    assert all({*record.measurements_by_condition()} == {CARD, CPU} for record in study.records)
+
+
+def test_a_timing_before_a_proposal_is_kept(interrupted):
+    ahead = []
+
+    def is_ahead(task):
+        running = [record.key for record in open_study("demo").records if record.state == TrialState.RUNNING]
+        found = task.target == "cuda:0" and not task.is_brief and not {*running} & {*task.entries}
+        ahead.extend(task.entries if found else ())
+        return bool(ahead)
+
+    with interrupted(at=lambda task: task.entries and is_ahead(task)) as answers:
+        search(answers, sampler="hilo", trials=14)
+    (record,) = [own for own in open_study("demo").records if own.key == ahead[0]]
+    assert (record.state, [own.condition.label() for own in record.measurements]) == (TrialState.TIMED, [CPU])
+    assert record.seconds >= record.measurements[0].seconds
+
+
+def test_a_trial_of_a_view_is_a_network_with_the_condition_of_the_view(capsys):
+    study, _ = search(also=("device=cuda:0", "device=cuda:1", "batch_size=1"), trials=1)
+    found = find_network("demo@cpu-b1:0")
+    assert found.subject == study.records[0].subject.to_dict()
+    assert (found.defaults["batch_size"], found.defaults["device"]) == (1, "cpu")
+    other = find_network(f"demo@{OTHER_CARD}:0")
+    assert (other.defaults["device"], "model" in other.defaults) == ("cuda", False)
+    with pytest.raises(UsageError, match="condition must be one of"):
+        find_network("demo@mps:0")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["status", "demo@cpu"], ["remeasure", "demo@cpu"], ["repair", "demo@cpu"], ["search", "--study", "demo@cpu"]],
+)
+def test_a_command_that_needs_the_whole_study_says_so(words, capsys):
+    search(trials=1)
+    assert main([*words]) == 2
+    assert "use demo without @cpu" in " ".join(capsys.readouterr().err.split())
+
+
+def test_too_few_networks_of_one_study_need_a_longer_search(capsys):
+    search(trials=1)
+    assert main(["compare", "demo"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "Search for more: hilo-nas search --study demo --trials 2" in text
+    assert "remeasure" not in text
+
+
+def test_limits_that_no_trial_of_a_view_meets_name_the_view(capsys):
+    search(trials=2)
+    assert main(["front", "demo@cuda", "--min-images-per-s", "1e12"]) == 2
+    assert f"no trial of study demo@{CARD} meets" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_stopped_study_of_timings_keeps_those_of_the_finished_targets(interrupted):
+    options = {"proxy": "none", "sampler": None, "reduction_factor": None, "trials": 4}
+    with interrupted(at=lambda task: task.target == "cuda:0" and task.entries) as answers:
+        search(answers, **options)
+    stored = open_study("demo").records
+    assert [[own.condition.label() for own in record.measurements] for record in stored] == [[CPU]] * 4
+    study, evaluator = search(**options)
+    assert [task.target for task in tasks_of(evaluator, "time") if task.entries] == ["cuda:0"]
+    assert [record.key for record in study.records] == [record.key for record in stored]
+    for record in fresh(study).records:
+        assert record.state == TrialState.TIMED
+        assert [own.condition.label() for own in record.measurements] == [CPU, CARD]

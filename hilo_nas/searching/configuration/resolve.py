@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import RUNTIMES, Condition, ProxyPlan, slug_of_model
+from hilo_nas.measurement import RUNTIMES, TORCH_ONLY, Condition, ProxyPlan, slug_of_model
 from hilo_nas.measurement.condition_options import (
     BEST_RUNTIME,
     CONDITION_OPTIONS,
@@ -249,18 +249,25 @@ def _format_condition(condition: Condition, manifest: Manifest) -> str:
     The text holds the differences from the objective condition, and the limits. It names another device by its kind,
     and a GPU by its model too.
     """
+    objective = manifest.objective
+    place: dict[str, Any] = {}
+    if not condition.shares_target(objective):
+        objective = dataclasses.replace(objective, threads=None)  # the device decides
+        model = slug_of_model(manifest.calibrations[condition.label()].device.model)
+        place = {"device": condition.device, **({"model": model} if condition.device == "cuda" else {})}
+    # Another runtime or kind of device implies values of these fields.
+    implied = objective.vary(
+        runtime=condition.runtime,
+        precision=condition.precision,
+        **({} if condition.device == "cuda" else {"device": condition.device, "cuda_graph": False}),
+    )
     differing = {
         name: value
         for name in CONDITION_OPTIONS
-        if (value := getattr(condition, name)) != getattr(manifest.objective, name) and value is not None
+        if (value := getattr(condition, name)) != getattr(implied if name in TORCH_ONLY else objective, name)
+        and value is not None
     }
-    if not condition.shares_target(manifest.objective):
-        model = slug_of_model(manifest.calibrations[condition.label()].device.model)
-        differing = {
-            "device": condition.device,
-            **({"model": model} if condition.device == "cuda" else {}),
-            **differing,
-        }
+    differing = {**place, **differing}
     label = condition.label()
     limits = {
         option: bound for option, name in LIMIT_OPTIONS.items() if (bound := manifest.limits.get(f"{name}@{label}"))

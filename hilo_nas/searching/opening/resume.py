@@ -104,6 +104,9 @@ def reopen(
         further = find_targets(manifest, report.target, evaluator, emit, named=named.devices)
         resources = dataclasses.replace(resources, further=further_devices(further))
         differing |= _differing_requirements(named, config, manifest)
+        if misnamed := _misnamed_targets(manifest, further):
+            differing.setdefault("timing.also", misnamed)
+            further = {}  # they are no facts about the machine
         # Skip the comparison of forms if settings differ, because another device has other forms.
         records = [] if differing else folder.records
         read = functools.partial(read_forms, resources=resources, evaluator=evaluator, emit=emit)
@@ -249,6 +252,20 @@ def _differing_facts(manifest: Manifest, further: Mapping[str, Target], identity
     if protocols != {PROTOCOL}:
         found["timing protocol"] = (max(protocols, default=None), PROTOCOL)
     return found
+
+
+def _misnamed_targets(manifest: Manifest, further: Mapping[str, Target]) -> tuple[list[str], list[str]] | None:
+    """Returns the devices of the study, and those of another kind or model that `timing.also` names instead.
+
+    None if there are none. Without a name, a device is found by its kind and model.
+    """
+    stored: dict[str, None] = {}
+    now: dict[str, None] = {}
+    for label, target in further.items():
+        own = manifest.calibrations[label].device
+        if (own.kind, own.model) != (target.identity.kind, target.identity.model):
+            stored[f"{own.kind} ({own.model})"] = now[f"{target.name} ({target.identity.model})"] = None
+    return (list(stored), list(now)) if stored else None
 
 
 def _differing_forms(

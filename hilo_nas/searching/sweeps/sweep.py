@@ -180,19 +180,25 @@ def _timed(
     study: StoredStudy, networks: Sequence[SweepNetwork], tasks: StudyTasks, evaluator: Evaluator, emit: Emit
 ) -> list[TrialRecord]:
     """Returns the records of the networks, timed if they were not yet. Networks that cannot be timed are failed."""
-    for first in range(len(study.records), len(networks), _TIMED_TOGETHER):
-        group = [
-            TrialRecord(
-                number=number,
-                subject=network.subject,
-                state=TrialState.WAITING,
-                params=network.params,
-                origin=network.origin,
-            )
-            for number, network in enumerate(networks[first : first + _TIMED_TOGETHER], start=first)
-        ]
+    stored = study.records
+    new = [
+        TrialRecord(
+            number=number,
+            subject=network.subject,
+            state=TrialState.WAITING,
+            params=network.params,
+            origin=network.origin,
+        )
+        for number, network in enumerate(networks[len(stored) :], start=len(stored))
+    ]
+    # A stopped sweep may have timed networks under some conditions only.
+    due = [*(record for record in stored[: len(networks)] if record.state == TrialState.WAITING), *new]
+    done = len(networks) - len(due)
+    for first in range(0, len(due), _TIMED_TOGETHER):
+        group = due[first : first + _TIMED_TOGETHER]
         time_networks(group, study, evaluator, tasks, emit)
-        emit(NetworksTimed(done=first + len(group), total=len(networks)))
+        done += len(group)
+        emit(NetworksTimed(done=done, total=len(networks)))
     return list(study.records[: len(networks)])
 
 

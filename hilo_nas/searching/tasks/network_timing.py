@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from hilo_nas.evaluation import Steps
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measurement import Measurement
 from hilo_nas.searching.tasks.study_tasks import StudyTasks
 from hilo_nas.space import KEPT_HARDLY, broken_limits, limit_text, measured_chances, measured_violations
-from hilo_nas.study.calibration import read_timings
+from hilo_nas.study.calibration import comparable_timings, read_timings, timings_under
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
@@ -34,42 +34,50 @@ class NetworkTiming:
 
     def is_timed(self, record: TrialRecord) -> bool:
         """Returns True if a record has a comparable timing under each condition."""
-        timed = {
-            m.condition.label() for m in record.measurements if self._manifest.is_comparable(m) and not m.is_preliminary
-        }
-        return timed >= {condition.label() for condition in self._manifest.conditions}
+        return all(timings_under(record, condition, self._manifest) for condition in self._manifest.conditions)
 
-    def time(self, record: TrialRecord) -> Steps[TrialRecord]:
-        """Returns the record with one measurement per condition. A network that may meet a limit is timed twice."""
-        record = dataclasses.replace(record, measurements=(yield from self._time(record)))
-        return (yield from self._retime_if_uncertain(record))
+    def time(self, record: TrialRecord, keep: Callable[[TrialRecord], None]) -> Steps[TrialRecord]:
+        """Returns the record with comparable timings under each condition, the objective first.
 
-    def _time(self, record: TrialRecord) -> Steps[tuple[Measurement, ...]]:
-        """Returns one measurement per condition of the study, the objective first.
+        A resumed trial times only what is missing. A network that may meet a limit is timed twice.
+
+        Args:
+            record: Record of the network.
+            keep: Called with the record after each timing, to write it.
+        """
+        if not self.is_timed(record):
+            record = dataclasses.replace(record, measurements=comparable_timings(record, self._manifest))
+            record = yield from self._time(record, 1, keep)
+        if uncertain := self._uncertain_limits(record):
+            self._emit(Notice(text=f"trial {record.number} is timed again, because it may meet {uncertain}"))
+            record = yield from self._time(record, 2, keep)
+        return record
+
+    def _time(self, record: TrialRecord, count: int, keep: Callable[[TrialRecord], None]) -> Steps[TrialRecord]:
+        """Returns the record with at least `count` timings under each condition. `read_timings` orders them.
 
         Under the objective, the network is timed together with members of the front.
         """
-        found: list[Measurement] = []
         for condition in self._manifest.conditions:
-            rivals = () if found else self._study.front().members
+            if timings_under(record, condition, self._manifest) >= count:
+                continue
+            rivals = self._study.front().members if condition == self._manifest.objective else ()
             timing = yield self._tasks.time([record.subject], condition, rivals=rivals)
-            found.append(timing.measurements[record.key])
-        return tuple(found)
+            timings = (timing.measurements[record.key], *record.measurements)
+            (record,) = read_timings([dataclasses.replace(record, measurements=timings)], self._manifest)
+            keep(record)
+        return record
 
-    def _retime_if_uncertain(self, record: TrialRecord) -> Steps[TrialRecord]:
-        """Times a network again if it violates a limit, but meets it with a probability of at least 5 %.
+    def _uncertain_limits(self, record: TrialRecord) -> str:
+        """Returns the broken limits if the network meets them with a probability of at least 5 %, otherwise "".
 
-        `read_timings` decides which of the two timings is used.
+        There are none if the network was timed twice.
         """
+        if all(timings_under(record, condition, self._manifest) > 1 for condition in self._manifest.conditions):
+            return ""
         limits = {} if record.is_baseline else self._limits
         chances = measured_chances(limits, record.measurements)
         over = broken_limits(measured_violations(limits, record.measurements))
         if not over or min(chances[name] for name in over) < KEPT_HARDLY:
-            return record
-        uncertain = " and ".join(
-            f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
-        )
-        self._emit(Notice(text=f"trial {record.number} is timed again, because it may meet {uncertain}"))
-        again = yield from self._time(record)
-        joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
-        return read_timings([joined], self._manifest)[0]
+            return ""
+        return " and ".join(f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over)

@@ -1,7 +1,7 @@
 """Timing without training: studies without a proxy, and the first part of a sweep.
 
-Networks are timed in cohorts with shared rounds, one cohort at a time on each device. Each cohort is stored as soon as
-it is timed.
+Networks are timed in cohorts with shared rounds, one cohort at a time on each device. The timings of a cohort under a
+condition are stored as soon as they are made.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Iterator, Sequence
 
 from hilo_nas.arch.cost import count_cost
 from hilo_nas.clock import utc_now
-from hilo_nas.errors import HiloNasError, UsageError
+from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import Evaluator, Steps, Time, drive, run_steps
 from hilo_nas.evaluation.named_networks import find_network
 from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
-from hilo_nas.measurement import Measurement, ProxyPlan
+from hilo_nas.measurement import ProxyPlan
 from hilo_nas.searching.configuration.resolve import RANDOM
 from hilo_nas.searching.tasks.study_tasks import StudyTasks, describe_target, together
 from hilo_nas.space import find_params, list_networks
+from hilo_nas.study.calibration import read_timings, timings_under
+from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
@@ -158,33 +160,38 @@ def time_networks(
 
 
 def _timing(records: Sequence[TrialRecord], study: StoredStudy, tasks: StudyTasks, emit: Emit) -> Steps[None]:
-    """Times networks in shared rounds and writes their records (`time_networks`)."""
-    start, manifest = time.monotonic(), study.manifest
-    begun = utc_now()
-    measured: dict[str, tuple[Measurement, ...]] = {record.key: () for record in records}
-    failures: dict[str, HiloNasError] = {}
+    """Times networks in shared rounds and writes their records (`time_networks`).
+
+    Timings are written after each condition. A network with a comparable timing under a condition is not timed again.
+    """
+    manifest, begun = study.manifest, utc_now()
+    timed = {record.key: _with_cost(dataclasses.replace(record, started_at=begun), manifest) for record in records}
     for condition in manifest.conditions:
-        left = [record.subject for record in records if record.key not in failures]
-        timing = yield from together(tasks.time(left, condition), emit)
-        failures |= timing.failures
-        for key, measurement in timing.measurements.items():
-            measured[key] = (*measured[key], measurement)
-    seconds = (time.monotonic() - start) / max(len(records), 1)
-    for record in records:
-        arch = record.subject.arch
-        cost = arch and count_cost(arch, manifest.objective.img_size, num_classes=manifest.data.num_classes)
-        record = dataclasses.replace(
-            record,
-            parameters=cost.parameters if cost else None,
-            macs=cost.macs if cost else None,
-            started_at=begun,
-            finished_at=utc_now(),
-            seconds=record.seconds + seconds,
-        )
-        if record.key in failures:
-            study.write(fail(record, str(failures[record.key])))
-        else:
-            study.write(mark_timed(record, measurements=(*measured[record.key], *record.measurements)))
+        start = time.monotonic()
+        left = [record for record in timed.values() if not timings_under(record, condition, manifest)]
+        timing = yield from together(tasks.time([record.subject for record in left], condition), emit)
+        seconds = (time.monotonic() - start) / max(len(left), 1)
+        for record in left:
+            record = dataclasses.replace(record, seconds=record.seconds + seconds)
+            if record.key in timing.failures:
+                del timed[record.key]
+                study.write(fail(record, str(timing.failures[record.key]), finished_at=utc_now()))
+            else:
+                timings = (timing.measurements[record.key], *record.measurements)
+                (record,) = read_timings([dataclasses.replace(record, measurements=timings)], manifest)
+                timed[record.key] = record
+                if condition != manifest.conditions[-1]:
+                    study.write(record)
+    for record in timed.values():
+        study.write(mark_timed(record, finished_at=utc_now()))
+
+
+def _with_cost(record: TrialRecord, manifest: Manifest) -> TrialRecord:
+    arch = record.subject.arch
+    if arch is None:
+        return record
+    cost = count_cost(arch, manifest.objective.img_size, num_classes=manifest.data.num_classes)
+    return dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
 
 
 def _listed(networks: Sequence[str], study: StoredStudy) -> Iterator[TrialRecord]:

@@ -4,13 +4,15 @@ import dataclasses
 
 import pytest
 import yaml
-from builders import build_condition, build_manifest, build_plan, digits
+from builders import build_condition, build_device, build_manifest, build_plan, digits
 from fakes import write_timed_study
-from hypothesis import given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import ClusterOptions
+from hilo_nas.measurement import ENVIRONMENTS, RUNTIMES, TORCH_ONLY, Condition
+from hilo_nas.measurement.condition_options import Target, Targets, build_requirements, named_devices
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.configuration.config_files import load_config, merge_fields, parse_setting, read_fields
 from hilo_nas.searching.configuration.resolve import cluster_of, config_of, plan_of, resolve
@@ -248,6 +250,53 @@ def test_a_stored_study_says_what_it_was_made_with():
     assert (config.proxy.rungs, config.proxy.reduction_factor) == (3, 0.0)
     assert (config.search.sampler, config.search.seed, config.search.until_trials) == ("tpe", 4, 12)
     assert SearchConfig.from_dict(config.to_dict()) == config
+
+
+_ON_CUDA = st.fixed_dictionaries(
+    {
+        "device": st.just("cuda"),
+        "batch_size": st.sampled_from((1, 32)),
+        "img_size": st.sampled_from((32, 64)),
+        "precision": st.sampled_from(("fp32", "bf16", "amp-bf16", "int8")),
+        "runtime": st.sampled_from(RUNTIMES),
+        "env": st.sampled_from(ENVIRONMENTS),
+        **dict.fromkeys(TORCH_ONLY, st.booleans()),
+    }
+)
+
+
+def _valid(fields):
+    try:
+        return Condition(**fields)
+    except UsageError:
+        return None
+
+
+_CUDA = _ON_CUDA.map(_valid).filter(bool)
+_CPU = _ON_CUDA.map(lambda fields: _valid({**fields, "device": "cpu", "threads": 2})).filter(bool)
+_OTHER_CARD = _CUDA.map(lambda condition: dataclasses.replace(condition, model="other card"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(objective=_CUDA | _CPU, further=_CUDA | _CPU | _OTHER_CARD)
+@example(objective=Condition(runtime="openvino", threads=2), further=Condition(fused=False, threads=2))
+def test_a_further_condition_reads_back_from_its_text(objective, further):
+    assume(objective != further and (further.model is None or objective.device == "cuda"))
+    models = {None: "card", "other card": "other card"}
+
+    def identity_of(condition):
+        model = "a cpu" if condition.device == "cpu" else models[condition.model]
+        return dataclasses.replace(build_device(), kind=condition.device, model=model)
+
+    manifest = build_manifest(conditions=(objective, further))
+    calibrations = {
+        condition.label(): dataclasses.replace(manifest.calibrations[condition.label()], device=identity_of(condition))
+        for condition in (objective, further)
+    }
+    also = config_of(dataclasses.replace(manifest, calibrations=calibrations)).timing.also
+    target = Target(name=further.device, identity=identity_of(further), threads=2 if further.device == "cpu" else None)
+    targets = Targets(objective=identity_of(objective), further=dict.fromkeys(named_devices(also), target))
+    assert build_requirements(objective, also, targets=targets).conditions == (objective, further)
 
 
 def test_a_study_resumes_under_its_own_configuration_and_no_other(tmp_path, machine):

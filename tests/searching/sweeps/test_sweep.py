@@ -333,3 +333,19 @@ def test_a_machine_that_was_not_steady_is_told_of_with_the_way_out(desk, fault):
     (warning,) = desk.warnings
     assert warning.startswith("1 of 3 networks ")
     assert "hilo-nas remeasure swept --all" in warning
+
+
+def test_a_stop_between_two_conditions_keeps_the_timings_of_the_first(desk):
+    def stop(verb, count):
+        if (verb, count) == ("cohort", 1):
+            raise KeyboardInterrupt
+
+    desk.machine.happen = stop
+    with pytest.raises(KeyboardInterrupt):
+        desk.table(also=("batch_size=1",))
+    assert [len(record.measurements) for record in fresh(desk.folder).records] == [1] * 5
+    desk.machine.happen = lambda verb, count: None
+    desk.machine.cohorts.clear()
+    records = desk.table(also=("batch_size=1",))
+    assert len(desk.machine.cohorts) == 1
+    assert [(record.state, len(record.measurements)) for record in records] == [("complete", 2)] * 5
