@@ -390,7 +390,7 @@ def test_a_node_whose_resources_are_in_use_is_not_waited_for_forever(build):
             {"a": CPU},
             {},
             "cuda",
-            "must have the resource GPU, but the 1 running nodes have CPU.*on a machine with a GPU",
+            "must have the resource GPU, .* have CPU.*on a machine with a GPU",
         ),
         ({"a": CPU}, {"time_on": "edge"}, "cpu", "must have the resource edge and CPU"),
         ({"a": {**CPU, "edge": 1.0}}, {"time_on": "edge", "train_on": "gpus"}, "cpu", "the resource gpus"),
@@ -568,7 +568,7 @@ def test_a_transfer_that_a_driver_left_unfinished_starts_anew(own_cache, digits1
 
 
 def test_a_search_starts_no_ray(tmp_path):
-    with pytest.raises(UsageError, match="HOST:PORT or auto, but got 'local'. Start Ray with `RAY_AUTH_MODE=token"):
+    with pytest.raises(UsageError, match="HOST:PORT or auto, but got 'local'"):
         start_ray_evaluator(ClusterOptions(address="local"), tmp_path, purpose="test")
 
 

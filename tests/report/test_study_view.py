@@ -103,7 +103,7 @@ def test_predicted_networks_follow_the_trials(tmp_path):
 
 @pytest.mark.parametrize("share", [0.04, 2.0])
 def test_a_speed_has_the_interval_of_its_measurement(share):
-    measured = dataclasses.replace(build_measurement(1000.0), calibration_error=share)
+    measured = build_measurement(1000.0, images_per_s_low=980.0, images_per_s_high=1020.0, calibration_error=share)
     low, high = measured.images_per_s_interval
     view = NetworkView(
         number=0,
