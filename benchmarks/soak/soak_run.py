@@ -155,7 +155,8 @@ class Soak:
         for key, kind, *_ in sorted(self._seen - found, key=repr):
             self.fault(f"a {kind} of {key} is lost")
         self._seen = found
-        for name, number in count_duplicates(found, self.seen_records).items():
+        has_limits = bool(self.open_study().manifest.limits_in_force)
+        for name, number in count_duplicates(found, self.seen_records, has_limits=has_limits).items():
             if number:
                 self.fault(f"{name}: {number}")
 
