@@ -68,7 +68,7 @@ def tear(path: Path, random: Random, *, start: int = 0, end: int | None = None) 
 def collect_facts_before(record: TrialRecord, content: bytes, at: int) -> set[Fact]:
     """Returns the results of a record that a repair must keep: its timings and scores that end before a damaged byte.
 
-    The end of the trial is one of them if only fields behind the scores are damaged.
+    The end of the trial is not one of them: a lost field may be one on which it depends.
 
     Args:
         record: The record.
@@ -77,11 +77,8 @@ def collect_facts_before(record: TrialRecord, content: bytes, at: int) -> set[Fa
     """
     text = content[:at].decode(errors="ignore")
     timings, scores = (_count_whole(text, name) for name in ("measurements", "scores"))
-    kept = collect_facts(
-        [dataclasses.replace(record, measurements=record.measurements[:timings], scores=record.scores[:scores])]
-    )
-    has_lists = '\n "other_scores":' in text
-    return kept if has_lists else {fact for fact in kept if fact[1] != "finished"}
+    kept = dataclasses.replace(record, measurements=record.measurements[:timings], scores=record.scores[:scores])
+    return {fact for fact in collect_facts([kept]) if fact[1] != "finished"}
 
 
 def _count_whole(text: str, name: str) -> int:

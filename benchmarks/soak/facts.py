@@ -38,7 +38,7 @@ def count_duplicates(
 ) -> dict[str, int]:
     """Returns the number of networks that finished twice, and of timings and scores that were made twice.
 
-    Timings are told apart by network and condition, and scores by network, seed and budget.
+    Timings are identified by network and condition, and scores by network, seed and budget.
 
     Args:
         facts: Results of the records.

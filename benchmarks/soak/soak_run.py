@@ -271,7 +271,7 @@ class Soak:
                     self.fault(f"{name} holds a path of this machine: {place}")
 
     def _run_undisturbed(self, trials: int) -> Sequence[TrialRecord]:
-        """Runs the search in a study and an image cache of its own."""
+        """Runs the search in a new study with its own image cache."""
         cache = self._folder / "undisturbed-cache"
         cache.mkdir()
         environment = {**self._environment, "HILO_NAS_CACHE_DIR": str(cache)}

@@ -1,4 +1,4 @@
-"""A real search that is killed, stopped, starved of disk space and damaged: nothing is lost and all is explained."""
+"""A real search that is killed, stopped, kept from writing and damaged: nothing is lost and all is explained."""
 
 import importlib.util
 import json

@@ -1,6 +1,5 @@
 """Disturbances and damage of the soak test: each wrong reaction of a search or a repair is named."""
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -19,6 +18,7 @@ from benchmarks.soak.facts import collect_facts
 from benchmarks.soak.process_tree import find_busiest, read_processes
 from benchmarks.soak.soak_run import Soak, all_disturbances
 from benchmarks.soak.watched_search import SearchEndsError, WatchedSearch
+from hilo_nas.study.record_rescue import rescue_record
 from hilo_nas.study.stored_study import StoredStudy
 
 EVENTS = [{"at": "2026-11-29", "event": "SearchStarted"}, {"at": "2026-11-29", "event": "DataRead"}]
@@ -123,7 +123,6 @@ def test_results_that_end_before_the_damage_must_be_kept(soak):
     study = StoredStudy(soak.search.path)
     record = next(record for record in study.records if record.scores)
     content = (study.trials_path / f"{record.number:04d}.json").read_bytes()
-    bare = dataclasses.replace(record, measurements=(), scores=())
 
     def kinds(at):
         return sorted(fact[1] for fact in collect_facts_before(record, content, at))
@@ -132,8 +131,12 @@ def test_results_that_end_before_the_damage_must_be_kept(soak):
     assert kinds(timings) == []
     assert kinds(scores - 8) == []
     assert kinds(scores) == ["timing"] * len(record.measurements)
-    assert kinds(len(content)) == sorted(fact[1] for fact in collect_facts([record]))
-    assert collect_facts_before(bare, content, timings) == set()
+    assert kinds(len(content)) == ["score"] * len(record.scores) + ["timing"] * len(record.measurements)
+    for at in range(timings, len(content) - 1, 41):
+        for end in (b"", bytes(min(20, len(content) - at)) + content[at + 20 :]):
+            rescue = rescue_record(content[:at] + end, record.number)
+            assert rescue is not None
+            assert collect_facts_before(record, content, at) <= collect_facts([rescue.record])
 
 
 @pytest.mark.parametrize("seed", range(20))
