@@ -223,7 +223,7 @@ class StartRival:
 
 
 class LimitFiles:
-    """Limit for the size of files (RLIMIT_FSIZE), in place of a full disk.
+    """Limit for the size of files (RLIMIT_FSIZE), instead of a full disk.
 
     For some time, no file of the search and its workers can grow beyond 4 KiB. A write beyond it fails with EFBIG,
     where a full disk gives ENOSPC. Smaller files can still be written.
