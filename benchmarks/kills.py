@@ -10,6 +10,10 @@ the end, one search runs without kills and finishes the open trials. The benchma
 * networks that finished twice and scores that were stored twice
 * records that cannot be read
 * processes that run for more than 5 s after their search was killed
+* searches that ended although they were not killed
+
+With an odd number of kills, one more hits the search. The exit code is 1 if one of these numbers is not 0. Five failed
+networks in a row end a search on purpose; such ends are counted apart.
 
 FOLDER must be new. It stores locks, caches, the study, `search.log` and `kills.json`.
 """
@@ -24,12 +28,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Any
 
 from benchmarks.soak.facts import FINISHED, Fact, collect_facts, count_duplicates
-from benchmarks.soak.watched_search import WatchedSearch, make_folders
+from benchmarks.soak.watched_search import WORKERS_FAILED, WatchedSearch, make_folders
 from hilo_nas.errors import RecordError
 from hilo_nas.study.records import TrialRecord, load_records
 
@@ -41,6 +47,13 @@ PAUSE_S = 12.0
 """Maximum seconds of the pause before a kill. A network takes about as long."""
 EARLY_SHARE = 0.2
 """Share of kills whose pause starts immediately. For the others, it starts when the search has written a record."""
+LAST_S = 1500.0
+"""Maximum seconds of the last search."""
+BAD = (
+    *("lost", "networks finished twice", "scores taken twice", "timings taken twice", "records that", "orphans"),
+    *("last search", "searches that ended", "ended early"),
+)
+"""Starts of the names of results that must be 0."""
 
 
 class KillTest:
@@ -82,22 +95,29 @@ class KillTest:
         if search.poll() is not None or (victim == "worker" and not below):
             return False
         self.read()
-        self.counts[f"kills of a {victim}"] += 1
         if victim == "search":
-            _, orphans = self.search.end(signal.SIGKILL)
+            code, orphans = self.search.end(signal.SIGKILL)
             self.counts["orphans"] += orphans
             self.read()
+            if code is None:
+                return False
+            self.counts["kills of a search"] += 1
         else:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(self.random.choice(below), signal.SIGKILL)
+            self.counts["kills of a worker"] += 1
+        self.search.endings_in_a_row = 0
         return True
 
-    def finish(self) -> dict[str, Any]:
-        """Runs a last search without kills and returns all counts."""
+    def finish(self) -> None:
+        """Runs a last search without kills."""
         if self.search.process is not None:
             self.search.end(signal.SIGINT)
         self.read()
-        code = self.search.start("--trials", "2").wait()
+        self.counts["last search's exit code"] = self.search.complete("--trials", "2", seconds=LAST_S)
+
+    def report(self) -> dict[str, Any]:
+        """Returns all counts so far."""
         records = self.read()
         found = collect_facts(records)
         lost = collections.Counter(fact[1] for fact in self.seen - found)
@@ -105,16 +125,12 @@ class KillTest:
         keys = {record.key for record in records}
         open_keys = keys - {record.key for record in records if record.state in FINISHED}
         return {
-            "last search's exit code": code,
             **{f"lost: {kind}": lost[kind] for kind in ("timing", "score", "finished")},
             **count_duplicates(found, records),
             "records that cannot be read": 0,
             "orphans": 0,
             **self.counts,
-            **{
-                f"searches that ended by themselves with code {code}": count
-                for code, count in collections.Counter(code for code, _ in self.search.endings).items()
-            },
+            **collections.Counter(_name_ending(code, said) for code, said in self.search.endings),
             "facts on disk before some kill": len(self.seen),
             "networks": len(keys),
             "networks that are not finished": len(open_keys),
@@ -123,26 +139,56 @@ class KillTest:
         }
 
 
-def main() -> int:
+def _name_ending(code: int, said: str) -> str:
+    if code == 1 and WORKERS_FAILED in said:
+        return "failed networks ended the search"
+    return f"searches that ended by themselves with code {code}"
+
+
+def choose_victims(kills: int, random: Random) -> list[str]:
+    """Returns the victim of each kill in random order, half of them searches and half of them workers."""
+    victims = (["search", "worker"] * kills)[:kills]
+    random.shuffle(victims)
+    return victims
+
+
+def is_bad(result: Mapping[str, Any]) -> bool:
+    """Returns True if something was lost, repeated or left behind, or if the test or a search ended by itself."""
+    return any(value for name, value in result.items() if name.startswith(BAD))
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark and returns 0 if there are no lost results, duplicates, unreadable records or orphans."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if args.kills < 1:
+        parser.error(f"--kills must be at least 1, but got {args.kills}")
     folder = args.folder.absolute()
     test, start = KillTest(folder, args.seed), time.monotonic()
-    victims = ["search", "worker"] * (args.kills // 2)
-    test.random.shuffle(victims)
-    for done, victim in enumerate(victims, 1):
-        while not test.kill(victim):
-            pass
-        print(f"{done} of {len(victims)}: {victim}, {len(test.seen)} facts on disk", flush=True)
-    result = {**test.finish(), "minutes": round((time.monotonic() - start) / 60, 1)}
-    (folder / "kills.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
-    bad = ("lost", "networks finished twice", "scores taken twice", "records that", "orphans", "last search")
-    return int(any(value for name, value in result.items() if name.startswith(bad)))
+    victims = choose_victims(args.kills, test.random)
+    signal.signal(signal.SIGTERM, _stop)
+    with test.search:
+        try:
+            for done, victim in enumerate(victims, 1):
+                while not test.kill(victim):
+                    pass
+                print(f"{done} of {len(victims)}: {victim}, {len(test.seen)} facts on disk", flush=True)
+            test.finish()
+        except BaseException:
+            test.counts["ended early"] = 1
+            raise
+        finally:
+            result = {**test.report(), "minutes": round((time.monotonic() - start) / 60, 1)}
+            (folder / "kills.json").write_text(json.dumps(result, indent=1) + "\n")
+            print(json.dumps(result, indent=1))
+    return int(is_bad(result))
 
 
 if __name__ == "__main__":

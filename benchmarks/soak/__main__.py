@@ -19,9 +19,10 @@ __all__ = ["main"]
 
 HELP = """Disturb a search at random times, and check that it loses nothing and that its records explain its decisions.
 
-The disturbances: kill -9 of the search or of a worker, Ctrl-C, a hung worker, a second search, a full disk, damaged
-files followed by `hilo-nas repair`, a damaged image cache. At the end, the same search runs without disturbances and
-must give the same networks and scores. The exit code is 1 if an invariant is broken. Linux only.
+The disturbances: kill -9 of the search or of a worker, Ctrl-C, a hung worker, a second search, files that cannot grow
+beyond 4 KiB, damaged files followed by `hilo-nas repair`, a damaged image cache. At the end, the same search runs
+without disturbances and must give the same networks and scores. The exit code is 1 if an invariant is broken. Linux
+only.
 
 With --cluster, the search uses a Ray cluster of two nodes on this machine. The disturbances: kill -9 of the search, of
 a worker, of a place or of a node, Ctrl-C, a second search."""
@@ -62,16 +63,22 @@ def run(
     with contextlib.nullcontext() if nodes is None else nodes:
         if nodes is not None:
             arguments += nodes.arguments
-        soak = Soak(folder.absolute(), seed, arguments=arguments, report=echo, nodes=nodes)
-        end = None if hours is None else time.monotonic() + hours * 3600
-        done = 0
-        while (end is None and done < disturbances) or (end is not None and time.monotonic() < end):
-            done += 1
-            echo(f"{done}: {soak.disturb(chosen)}")
-        report = soak.finish()
-    text = json.dumps(report, indent=1)
-    (folder / "soak.json").write_text(text + "\n")
-    echo(text)
+        with Soak(folder.absolute(), seed, arguments=arguments, report=echo, nodes=nodes) as soak:
+            end = None if hours is None else time.monotonic() + hours * 3600
+            done = 0
+            try:
+                while (end is None and done < disturbances) or (end is not None and time.monotonic() < end):
+                    done += 1
+                    echo(f"{done}: {soak.disturb(chosen)}")
+                soak.finish()
+            except BaseException as error:
+                soak.fault(f"the test ended early: {type(error).__name__} {error}")
+                raise
+            finally:
+                report = soak.report()
+                text = json.dumps(report, indent=1)
+                (folder / "soak.json").write_text(text + "\n")
+                echo(text)
     if report["faults"]:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ Damage to a file therefore does not affect decisions that were made before it.
   that had reached the rung before, and its number of compared networks must be theirs.
 * **Order.** Trials that a search left open run before new ones.
 * **Trainings.** `TrainingStarted` has the images that a checkpoint has seen. A training must not start below the last
-  stored score of its network.
+  stored score of its network. It must not start again without a cause, and must not lead to a stored score once more.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class _Training:
     """Images at the start and the end of the part that has no score yet."""
     run: int = 0
     """Number of the search that trained it last."""
+    hits: int = 0
+    """Number of hits on workers that are known to precede its last start."""
 
 
 class Audit:
@@ -82,7 +84,9 @@ class Audit:
         """Numbers of the trials that the next search must run first."""
         self._finished: set[str] = set()
         self._excused: set[str] = set()
-        """Keys of networks that lost results or checkpoints to damage."""
+        """Keys of networks that lost results or checkpoints to damage, and have not been trained since."""
+        self._hits = self._hits_before = 0
+        """Number of hits on workers, now and at the end of the last reading."""
 
     def read(self, study: StoredStudy, *, is_stopped: bool) -> None:
         """Checks everything that has happened since the last call.
@@ -113,10 +117,18 @@ class Audit:
         if is_stopped:
             self._check_outcomes(list(records.values()), study.manifest)
             self._due = {n for n, record in records.items() if record.is_open or record.state == TrialState.RUNNING}
+        self._hits_before = self._hits
 
     def excuse(self, keys: Sequence[str]) -> None:
-        """Lets networks train again from the beginning, because their checkpoint could not be written."""
+        """Lets networks train again from the beginning once, because their checkpoint could not be written.
+
+        Call it after a reading of the log: a network's next training or score ends its excuse.
+        """
         self._excused |= set(keys)
+
+    def hit(self) -> None:
+        """Accepts that trainings start again once, because workers are disturbed now."""
+        self._hits += 1
 
     def forget(self, study: StoredStudy, number: int) -> None:
         """Accepts that a repair kept only a part of a trial. Its lost scores may be computed again.
@@ -125,14 +137,18 @@ class Audit:
             study: The repaired study.
             number: Number of the trial.
         """
-        record = next(record for record in study.records if record.number == number)
+        record = next((record for record in study.records if record.number == number), None)
+        if record is None:
+            self._fault(f"the record of trial {number} is gone after its repair")
+            return
         self.excuse([record.key])
-        self._finished.discard(record.key)
+        if record.state not in FINISHED:
+            self._finished.discard(record.key)
         for images, numbers in self._at_rung.items():
             if record.score_at(images) is None:
                 numbers.discard(number)
                 self._decided.pop((number, images), None)
-        self._trainings.pop(record.key, None)
+        self._trainings[record.key] = _Training(max((score.images_seen for score in record.scores), default=0))
 
     def skip_log(self, log: Path) -> None:
         """Continues at the current end of the event log, after damage and a repair."""
@@ -187,17 +203,28 @@ class Audit:
     def _check_training(self, event: TrainingStarted) -> None:
         key = Subject.from_dict(event.subject).key
         training = self._trainings[key]
-        is_interrupted = training.leg is not None or training.run not in (0, self._run)
+        is_same_run = training.run == self._run
+        is_interrupted = training.leg is not None or (training.run and not is_same_run)
+        if training.leg is not None and is_same_run and training.hits == self._hits:
+            self._fault(
+                f"the training of {key} from {training.leg[0]} images started again although nothing disturbed it"
+            )
         self._close_leg(training, is_scored=False)
-        if event.images_seen < training.images_seen and key not in self._excused:
+        if key in self._excused:
+            self._excused.remove(key)
+            training.images_seen = min(training.images_seen, event.images_seen)
+        elif event.images_seen < training.images_seen:
             self._fault(
                 f"the training of {key} started at {event.images_seen} images, but its last score is after "
                 f"{training.images_seen}: it did not find its checkpoint"
             )
+        if event.images_total <= training.images_seen:
+            self._fault(f"{key} was trained again to {event.images_total} images, whose score is stored")
         if is_interrupted:
             where = "from a checkpoint" if event.images_seen else "before their first score"
             self.counts[f"trainings resumed {where}"] += 1
-        training.leg, training.run = (event.images_seen, event.images_total), self._run
+        training.leg = event.images_seen, event.images_total
+        training.run, training.hits = self._run, self._hits_before
 
     def _close_leg(self, training: _Training, *, is_scored: bool) -> None:
         if training.leg is None:
@@ -217,7 +244,9 @@ class Audit:
         training = self._trainings[record.key]
         if training.leg is not None and training.leg[1] == images:  # a resumed search decides again at the last rung
             self._close_leg(training, is_scored=True)
-        training.images_seen = max(training.images_seen, images)
+        if images > training.images_seen:
+            training.images_seen = images
+            self._excused.discard(record.key)
         if images == event.images_total or record.is_baseline:
             return  # nothing is decided
         score = record.score_at(images)

@@ -33,13 +33,30 @@ def collect_facts(records: Iterable[TrialRecord]) -> set[Fact]:
     return facts
 
 
-def count_duplicates(facts: Iterable[Fact], records: Sequence[TrialRecord]) -> dict[str, int]:
-    """Returns the number of networks that finished twice, and of scores with the same network, seed and budget."""
+def count_duplicates(
+    facts: Iterable[Fact], records: Sequence[TrialRecord], *, has_limits: bool = False
+) -> dict[str, int]:
+    """Returns the number of networks that finished twice, and of timings and scores that were made twice.
+
+    Timings are identified by network and condition, and scores by network, seed and budget.
+
+    Args:
+        facts: Results of the records.
+        records: Records of a study that times no rivals again (`timing.remeasure=false`).
+        has_limits: True if the study has limits. A network that may meet one is timed twice.
+    """
     finished = collections.Counter(record.key for record in records if record.state in FINISHED)
     scored = collections.Counter((key, *found[:2]) for key, kind, *found in facts if kind == "score")
+    timed = collections.Counter(
+        (record.key, timing.condition.label())
+        for record in records
+        for timing in record.measurements
+        if not timing.is_preliminary
+    )
     return {
         "networks finished twice": sum(count > 1 for count in finished.values()),
         "scores taken twice": sum(count > 1 for count in scored.values()),
+        "timings taken twice": sum(count > 1 + has_limits for count in timed.values()),
     }
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["Processes", "count_survivors", "list_descendants", "read_processes"]
+__all__ = ["Processes", "count_survivors", "find_busiest", "list_descendants", "read_processes"]
 
 Processes = Mapping[int, tuple[int, str]]
 """Id of the parent and start time of each process, by id. Together, id and start time identify a process."""
@@ -48,3 +48,20 @@ def count_survivors(pids: Iterable[int], before: Processes, seconds: float) -> i
         if not left or time.monotonic() >= deadline:
             return len(left)
         time.sleep(0.1)
+
+
+def find_busiest(pids: Iterable[int], seconds: float) -> int | None:
+    """Returns the process that uses most CPU time during some seconds. None if none is left."""
+    before = {pid: ticks for pid in pids if (ticks := _read_ticks(pid)) is not None}
+    time.sleep(seconds)
+    used = {pid: ticks - before[pid] for pid in before if (ticks := _read_ticks(pid)) is not None}
+    return max(used, key=used.__getitem__, default=None)
+
+
+def _read_ticks(pid: int) -> int | None:
+    """Returns the CPU time of a process in clock ticks. None if it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(words[11]) + int(words[12])

@@ -25,6 +25,7 @@ class KillPlace:
     """
 
     name = "kill of a place"
+    hits_workers = True
 
     def __init__(self, nodes: RayNodes) -> None:
         self._nodes = nodes
@@ -53,6 +54,7 @@ class KillNode:
     """
 
     name = "kill of a node"
+    hits_workers = True
 
     def __init__(self, nodes: RayNodes) -> None:
         self._nodes = nodes

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,9 +57,11 @@ class RayNodes:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": _ADDRESS}
+        previous = signal.getsignal(signal.SIGTERM)
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(self._count):
             self.add()
+        signal.signal(signal.SIGTERM, previous)  # Ray's handler waits for up to 30 s
         return self
 
     def __exit__(self, *raised: object) -> None:

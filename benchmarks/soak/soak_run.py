@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,17 +16,18 @@ from benchmarks.soak.audit import Audit
 from benchmarks.soak.damage import DamageCache, DamageStudy, read_files, tear
 from benchmarks.soak.disturbances import (
     Disturbance,
-    FillDisk,
     HangWorker,
     InterruptSearch,
     KillSearch,
     KillWorker,
+    LimitFiles,
     StartRival,
+    interrupt,
 )
 from benchmarks.soak.facts import FINISHED, Fact, collect_facts, compare_networks, count_duplicates
 from benchmarks.soak.ray_disturbances import KillNode, KillPlace
 from benchmarks.soak.ray_nodes import RayNodes
-from benchmarks.soak.watched_search import WatchedSearch, make_folders
+from benchmarks.soak.watched_search import WORKERS_FAILED, WatchedSearch, make_folders
 from hilo_nas.errors import RecordError
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
@@ -43,12 +45,12 @@ _EARLY_SHARE = 0.15
 """Share of disturbances at the start of a search. The others wait until it has written a record."""
 _LAST_TRIALS = 6
 """Number of networks that the last search measures, which nothing disturbs."""
+_LAST_S, _NETWORK_S = 900.0, 300.0
+"""Maximum seconds of a search that nothing disturbs, and what each of its networks adds to it."""
 _SECRET = "hf_soak_test_secret"
-"""Value of an environment variable that no file of the study may hold."""
+"""Value of HF_TOKEN, which no file of the study may hold."""
 _LOCAL = ("local.yaml", "logs/", "checkpoints/")
 """Files of a study that may name folders of this machine, because they are not meant for others."""
-_WORKERS_FAILED = "The output of the workers is in"
-"""Part of the message with which five failed networks in a row end a search."""
 
 
 def all_disturbances(idle_timeout_s: float = IDLE_TIMEOUT_S) -> list[Disturbance]:
@@ -59,7 +61,7 @@ def all_disturbances(idle_timeout_s: float = IDLE_TIMEOUT_S) -> list[Disturbance
         InterruptSearch(),
         HangWorker(idle_timeout_s),
         StartRival(),
-        FillDisk(),
+        LimitFiles(),
         DamageStudy(),
         DamageCache(),
     ]
@@ -71,7 +73,7 @@ def cluster_disturbances(nodes: RayNodes) -> list[Disturbance]:
 
 
 class Soak:
-    """A search that is disturbed at random times.
+    """A search that is disturbed at random times. As a context manager, it ends the search at the exit.
 
     Args:
         folder: New folder for all files.
@@ -95,7 +97,10 @@ class Soak:
         self._environment = {**make_folders(folder), "HF_TOKEN": _SECRET}
         self._folder, self._arguments, self._pause_s, self._report = folder, tuple(arguments), pause_s, report
         self._secrets = [_SECRET, *filter(None, [self._environment.get("RAY_AUTH_TOKEN")])]
-        self._endings = {_WORKERS_FAILED: "searches that failed networks ended", **(nodes.endings if nodes else {})}
+        places = {folder, Path.home(), Path.cwd(), Path(sys.prefix)}
+        self._places = sorted(str(place) for place in places if len(place.parts) > 1)
+        """Folders of this machine that no shared file of the study may name."""
+        self._endings = {WORKERS_FAILED: "searches that failed networks ended", **(nodes.endings if nodes else {})}
         list_remote = nodes.list_processes if nodes else lambda processes: []
         self.search = WatchedSearch(folder, "soak", self._arguments, self._environment, list_remote=list_remote)
         self.cache = folder / "cache"
@@ -106,10 +111,17 @@ class Soak:
         self.seen_records: list[TrialRecord] = []
         """Records of the last look."""
         self._seen: set[Fact] = set()
+        self._undisturbed: Sequence[TrialRecord] = ()
         self.faults: list[str] = []
         """Broken invariants, without those that the audit found."""
         self._counts: collections.Counter[str] = collections.Counter()
         self._begun_at = time.monotonic()
+
+    def __enter__(self) -> Soak:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.search.__exit__()
 
     def count(self, name: str) -> None:
         """Counts an occurrence for the report."""
@@ -120,13 +132,9 @@ class Soak:
         self.faults.append(text)
         self._report(f"FAULT: {text}")
 
-    def open_study(self) -> StoredStudy:
-        """Returns the study as another process would open it now."""
-        return StoredStudy(self.search.path)
-
     def read_records(self) -> Sequence[TrialRecord]:
         """Returns the records on disk. There are none before the study exists."""
-        study = self.open_study()
+        study = StoredStudy(self.search.path)
         try:
             return study.records if study.exists else ()
         except RecordError as error:
@@ -143,10 +151,11 @@ class Soak:
         Args:
             is_stopped: True if no search is running.
         """
-        if not self.open_study().exists:
+        study = StoredStudy(self.search.path)
+        if not study.exists:
             return
         try:
-            self.audit.read(self.open_study(), is_stopped=is_stopped)
+            self.audit.read(study, is_stopped=is_stopped)
         except RecordError as error:
             self.fault(f"a record cannot be read: {error}")
             return
@@ -155,12 +164,17 @@ class Soak:
         for key, kind, *_ in sorted(self._seen - found, key=repr):
             self.fault(f"a {kind} of {key} is lost")
         self._seen = found
-        for name, number in count_duplicates(found, self.seen_records).items():
+        has_limits = bool(study.manifest.limits_in_force)
+        for name, number in count_duplicates(found, self.seen_records, has_limits=has_limits).items():
             if number:
                 self.fault(f"{name}: {number}")
 
     def disturb(self, disturbances: Sequence[Disturbance]) -> str:
-        """Waits for a random time, and disturbs the search in one of several ways. Returns the name of the way."""
+        """Waits for a random time, and disturbs the search in one of several ways. Returns the name of the way.
+
+        Raises:
+            SearchEndsError: Several searches in a row ended by themselves.
+        """
         while True:
             self.search.running()
             self._check_endings()
@@ -172,9 +186,12 @@ class Soak:
                 continue
             self.look(is_stopped=False)
             chosen = self.random.choice(disturbances)
+            if chosen.hits_workers:
+                self.audit.hit()
             has_struck = chosen.strike(self)
             self.look(is_stopped=self.search.process is None)
             if has_struck:
+                self.search.endings_in_a_row = 0
                 self.count(f"disturbances: {chosen.name}")
                 return chosen.name
 
@@ -190,12 +207,13 @@ class Soak:
                 self.fault(f"a search ended by itself with exit code {code}: {said[-300:]}")
         self.search.endings.clear()
 
-    def finish(self) -> dict[str, Any]:
-        """Runs the study to its end, then the same search without disturbances. Returns the report."""
+    def finish(self) -> None:
+        """Runs the study to its end, then the same search without disturbances, and compares the two."""
         if self.search.process is not None:
-            self.search.end(signal.SIGINT)
+            interrupt(self, signal.SIGINT)
             self.look(is_stopped=True)
-        if code := self.search.start("--trials", str(_LAST_TRIALS)).wait():
+        self._check_endings()
+        if code := self.search.complete("--trials", str(_LAST_TRIALS), seconds=_LAST_S + _LAST_TRIALS * _NETWORK_S):
             self.fault(f"the last search ended with exit code {code}")
         self.look(is_stopped=True)
         self._damage_posteriors()
@@ -204,16 +222,20 @@ class Soak:
         open_numbers = [record.number for record in records if record.is_open]
         if open_numbers:
             self.fault(f"trials {open_numbers} are open after the last search")
-        undisturbed = self._run_undisturbed(len(records))
-        faults = [*self.faults, *self.audit.faults, *compare_networks(records, undisturbed)]
+        self._undisturbed = self._run_undisturbed(len(records))
+        self.faults += compare_networks(records, self._undisturbed)
+
+    def report(self) -> dict[str, Any]:
+        """Returns the faults and counts so far. After an early end, they are those of the part that ran."""
+        records = self.seen_records
         return {
-            "faults": faults,
+            "faults": [*self.faults, *self.audit.faults],
             **dict(sorted(self._counts.items())),
             "results on disk": len(self._seen),
             "networks": len({record.key for record in records}),
             "finished networks": len({record.key for record in records if record.state in FINISHED}),
             "trials that end failed": sum(record.state == "failed" for record in records),
-            "networks as undisturbed": len({r.key for r in records} & {r.key for r in undisturbed}),
+            "networks as undisturbed": len({r.key for r in records} & {r.key for r in self._undisturbed}),
             **self.audit.report(),
             **self._describe_refusals(),
             "minutes": round((time.monotonic() - self._begun_at) / 60, 1),
@@ -221,7 +243,7 @@ class Soak:
 
     def _damage_posteriors(self) -> None:
         """Damages the posteriors of the finished study. A repair must move them and leave everything else."""
-        study = self.open_study()
+        study = StoredStudy(self.search.path)
         if not study.posteriors_path.exists():
             return
         before = read_files(study.path)
@@ -234,18 +256,30 @@ class Soak:
         self.count("damaged posteriors")
 
     def _check_texts(self) -> None:
-        """Checks that the study holds no value of the environment, and no folder of this machine where it is shared."""
-        for name, content in read_files(self.search.path).items():
+        """Checks that the study holds no secret of the test, and names no folder of this machine where it is shared.
+
+        The folders are those of the test and of Python, the home folder and the current folder.
+        """
+        for name, content in read_files(self.search.path, with_damaged=True).items():
             if any(secret.encode() in content for secret in self._secrets):
                 self.fault(f"{name} holds the value of an environment variable")
-            if not name.startswith(_LOCAL) and str(self._folder).encode() in content:
-                self.fault(f"{name} holds a path of this machine")
+            original = "/".join(name.split("/")[2:]) if name.startswith("damaged/") else name
+            if original.startswith(_LOCAL):
+                continue
+            for place in self._places:
+                if place.encode() in content:
+                    self.fault(f"{name} holds a path of this machine: {place}")
 
     def _run_undisturbed(self, trials: int) -> Sequence[TrialRecord]:
-        search = WatchedSearch(self._folder, "undisturbed", self._arguments, self._environment)
-        if code := search.start("--until-trials", str(trials)).wait():
-            self.fault(f"the undisturbed search ended with exit code {code}")
-        return StoredStudy(search.path).records
+        """Runs the search in a new study with its own image cache."""
+        cache = self._folder / "undisturbed-cache"
+        cache.mkdir()
+        environment = {**self._environment, "HILO_NAS_CACHE_DIR": str(cache)}
+        with WatchedSearch(self._folder, "undisturbed", self._arguments, environment) as search:
+            if code := search.complete("--until-trials", str(trials), seconds=_LAST_S + trials * _NETWORK_S):
+                self.fault(f"the undisturbed search ended with exit code {code}")
+        study = StoredStudy(search.path)
+        return study.records if study.exists else ()
 
     def _describe_refusals(self) -> dict[str, Any]:
         if not self.refusals:

@@ -1,10 +1,11 @@
-"""A real search that is killed, stopped, starved of disk space and damaged: nothing is lost and all is explained."""
+"""A real search that is killed, stopped, kept from writing and damaged: nothing is lost and all is explained."""
 
 import importlib.util
 import json
 import signal
 import subprocess
 import sys
+import time
 from random import Random
 
 import pytest
@@ -61,11 +62,13 @@ def test_each_kind_of_disturbance_of_a_cluster_has_a_name_and_starts_nothing_bef
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_disturbed_search_loses_nothing_and_its_records_explain_it(tmp_path):
-    soak = Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=8.0)
-    for kind in Random(0).sample(kinds := all_disturbances(IDLE_TIMEOUT_S), len(kinds)):
-        soak.disturb([kind])
-    report = soak.finish()
+    with Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=8.0) as soak:
+        for kind in Random(0).sample(kinds := all_disturbances(IDLE_TIMEOUT_S), len(kinds)):
+            soak.disturb([kind])
+        soak.finish()
+    report = soak.report()
     assert report["faults"] == []
+    assert report["hung workers that were ended"] == 1
     assert report["networks as undisturbed"] == report["networks"]
     assert report["proposals replayed"] == report["networks"] - 1
     assert report["rung decisions replayed"] > 0
@@ -75,14 +78,33 @@ def test_a_disturbed_search_loses_nothing_and_its_records_explain_it(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_second_search_is_refused_20_times_of_20(tmp_path):
-    soak = Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=0.5)
-    soak.search.start("--until-trials", "100000")
-    rival = disturbances.StartRival()
-    assert [rival.strike(soak) for _ in range(20)] == [True] * 20
-    assert soak.search.end(signal.SIGINT) == (130, 0)
-    soak.look(is_stopped=True)
+    with Soak(tmp_path / "soak", seed=0, arguments=SHORT, pause_s=0.5) as soak:
+        soak.search.running()
+        rival = disturbances.StartRival()
+        assert [rival.strike(soak) for _ in range(20)] == [True] * 20
+        assert soak.search.end(signal.SIGINT) == (130, 0)
+        soak.look(is_stopped=True)
     assert soak.faults == []
     assert len(soak.refusals) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_soak_test_that_is_ended_ends_its_search_and_writes_its_report(tmp_path):
+    folder = tmp_path / "soak"
+    test = subprocess.Popen([sys.executable, "-m", "benchmarks.soak", str(folder)])
+    try:
+        while not (folder / "search.log").exists():
+            time.sleep(0.1)
+            assert test.poll() is None
+        while not (below := list(list_descendants(test.pid, before := read_processes()))):
+            time.sleep(0.1)
+        test.terminate()
+        assert test.wait() == 130
+    finally:
+        test.kill()
+    assert count_survivors(below, before, 30.0) == 0
+    assert json.loads((folder / "soak.json").read_text())["faults"] == ["the test ended early: KeyboardInterrupt "]
 
 
 @pytest.mark.slow

@@ -124,13 +124,121 @@ def test_a_training_that_was_cut_off_and_found_its_checkpoint_is_counted(folder)
 
 def test_a_training_that_did_not_find_its_checkpoint_is_named(folder):
     killed_at(folder, "score", 1)
+    excused = Audit()
+    excused.read(fresh(folder), is_stopped=True)
+    excused.excuse([fresh(folder).records[0].key])
     run(folder, 4, trained={})
     (fault,) = audited(folder).faults
     assert "it did not find its checkpoint" in fault
-    excused = Audit()
-    excused.excuse([fresh(folder).records[0].key])
     excused.read(fresh(folder), is_stopped=True)
     assert excused.faults == []
+
+
+def events_of(folder, kind):
+    lines = (folder.logs_path / "events.jsonl").read_text().splitlines()
+    return [event for line in lines if (event := json.loads(line))["event"] == kind]
+
+
+def append_events(folder, *events):
+    with open(folder.logs_path / "events.jsonl", "a") as log:
+        log.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def test_an_excuse_holds_for_one_training(folder):
+    audit = Audit()
+    run(folder, 4)
+    audit.read(fresh(folder), is_stopped=True)
+    first = events_of(folder, "TrainingStarted")[0]
+    audit.excuse([fresh(folder).records[0].key])
+    rung = next(event for event in events_of(folder, "RungReached") if event["images_total"] == event["images_seen"])
+    append_events(folder, {**first, "images_total": FULL}, rung)
+    audit.read(fresh(folder), is_stopped=True)
+    assert audit.faults == []
+    append_events(folder, events_of(folder, "SearchStarted")[0], {**first, "images_total": 2 * FULL})
+    audit.read(fresh(folder), is_stopped=True)
+    (fault,) = audit.faults
+    assert "it did not find its checkpoint" in fault
+
+
+def test_an_excuse_ends_at_a_new_score(folder):
+    audit = Audit()
+    run(folder, 1)
+    audit.excuse([fresh(folder).records[0].key])
+    audit.read(fresh(folder), is_stopped=True)
+    append_events(folder, {**events_of(folder, "TrainingStarted")[0], "images_total": 2 * FULL})
+    audit.read(fresh(folder), is_stopped=True)
+    (fault,) = audit.faults
+    assert "it did not find its checkpoint" in fault
+
+
+def test_the_decisions_of_a_network_are_checked_once_its_excuse_is_used(folder):
+    audit = Audit()
+    killed_at(folder, "score", 1)
+    audit.read(fresh(folder), is_stopped=True)
+    key = fresh(folder).records[0].key
+    audit.excuse([key])
+    run(folder, 1, trained={})
+    rewrite_log(folder, lambda e: {**e, "goes_on": False} if e.get("images_seen") == MIDDLE else e)
+    audit.read(fresh(folder), is_stopped=True)
+    assert f"trial 0 continued after {MIDDLE} images, but the event log has no such decision" in audit.faults
+
+
+def started_again(folder, *, hits=0, search=False):
+    """Faults after the last training of a killed search has started twice more."""
+    audit = Audit()
+    killed_at(folder, "score", 1)
+    audit.read(fresh(folder), is_stopped=False)
+    last, begin = events_of(folder, "TrainingStarted")[-1], events_of(folder, "SearchStarted")
+    for number in range(2):
+        if number < hits:
+            audit.hit()
+            audit.read(fresh(folder), is_stopped=False)
+        append_events(folder, *(begin if search else ()), last)
+        audit.read(fresh(folder), is_stopped=False)
+    return audit.faults
+
+
+def test_a_training_that_starts_again_without_a_cause_is_named(folder):
+    key_faults = started_again(folder)
+    assert len(key_faults) == 2
+    assert all("started again although nothing disturbed it" in fault for fault in key_faults)
+
+
+@pytest.mark.parametrize(("hits", "faults"), [(1, 1), (2, 0)])
+def test_a_hit_on_a_worker_explains_one_more_start_of_a_training(folder, hits, faults):
+    assert len(started_again(folder, hits=hits)) == faults
+
+
+def test_a_new_search_explains_another_start_of_a_training(folder):
+    assert started_again(folder, search=True) == []
+
+
+def test_a_training_that_is_disturbed_before_its_start_was_read_may_start_again(folder):
+    audit = Audit()
+    killed_at(folder, "score", 1)
+    audit.hit()  # between the start and its reading
+    audit.read(fresh(folder), is_stopped=False)
+    append_events(folder, events_of(folder, "TrainingStarted")[-1])
+    audit.read(fresh(folder), is_stopped=False)
+    assert audit.faults == []
+
+
+def test_a_training_for_a_score_that_is_stored_is_named(folder):
+    audit = Audit()
+    run(folder, 1)
+    audit.read(fresh(folder), is_stopped=True)
+    append_events(folder, {**events_of(folder, "TrainingStarted")[-1], "images_seen": FULL, "images_total": FULL})
+    audit.read(fresh(folder), is_stopped=True)
+    assert audit.faults == [f"{fresh(folder).records[0].key} was trained again to {FULL} images, whose score is stored"]
+
+
+def test_a_record_that_a_repair_removed_is_named(folder):
+    audit = Audit()
+    run(folder, 3)
+    audit.read(fresh(folder), is_stopped=True)
+    (folder.trials_path / "0001.json").unlink()
+    audit.forget(fresh(folder), 1)
+    assert audit.faults == ["the record of trial 1 is gone after its repair"]
 
 
 def test_a_proposal_of_another_network_is_named(folder):
@@ -241,7 +349,13 @@ def test_facts_are_timings_scores_and_endings():
 
 def test_duplicates_are_counted():
     twice = [build_record(0), build_record(1, arch=build_record(0).arch, scores=(build_score(0.5), build_score(0.6)))]
-    assert count_duplicates(collect_facts(twice), twice) == {"networks finished twice": 1, "scores taken twice": 1}
+    assert count_duplicates(collect_facts(twice), twice) == {
+        "networks finished twice": 1,
+        "scores taken twice": 1,
+        "timings taken twice": 1,
+    }
+    assert count_duplicates((), twice, has_limits=True)["timings taken twice"] == 0
+    assert count_duplicates((), demo_records())["timings taken twice"] == 0
 
 
 def test_studies_are_compared_by_networks_and_scores_but_not_by_speeds():

@@ -1,7 +1,7 @@
 """Every command, tried with studies that mean harm: nothing runs, hangs, is deleted or acts on the terminal.
 
 The commands come from the command line itself, so that a new one without a call here fails a test. Timings and
-trainings are those of a fake machine.
+trainings are those of a fake machine, which imports and calls the functions that it is given, as workers do.
 """
 
 import json
@@ -17,6 +17,8 @@ from fakes import FakeMachine
 
 from hilo_nas.cli import main
 from hilo_nas.export import EXPORTERS
+from hilo_nas.plugins import is_plugin, load_function
+from hilo_nas.study.local_settings import write_local
 from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 LONGEST_S = 60
@@ -68,6 +70,17 @@ COMMANDS = {
 WRITES = ("search", "remeasure", "repair")
 """Commands that may write into the study that they are given."""
 CONVERTING = [name for name in EXPORTERS if name not in ("timm", "optuna")]
+
+
+class CallingMachine(FakeMachine):
+    """A fake machine that calls the functions for data and scores that a search gives to it."""
+
+    def prepare(self, task):
+        images = task.images or {}
+        for name in (task.source, images.get("source"), images.get("val_data")):
+            if name is not None and is_plugin(name):
+                load_function(name)()
+        return super().prepare(task)
 
 
 def test_every_command_is_tried():
@@ -261,7 +274,7 @@ def run(capfd):
 
     def call(words, arguments):
         knows_studies = words in ("search", "remeasure", "plan", "proxy check")
-        evaluator = FakeMachine() if knows_studies else FakeEvaluator()
+        evaluator = CallingMachine() if knows_studies else FakeEvaluator()
         before = signal.signal(signal.SIGALRM, ring)
         signal.alarm(LONGEST_S)
         try:
@@ -296,6 +309,13 @@ WORKING = sorted({*WORKING} - {"plan", "proxy check", "data show", "data check",
 @pytest.mark.parametrize("words", WORKING)
 def test_the_calls_work_with_a_study_that_means_no_harm(run, home, study, words):
     assert run(words, calls_of(words, study, home)[0]) == 0
+
+
+def test_code_that_the_user_named_runs_so_that_other_code_would_be_seen(run, home, study, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_STATE_DIR", str(home / "state"))
+    write_local(study.path / "local.yaml", {"data.source": f"{study.path}/theirs.py:load"})
+    run("search", calls_of("search", study, home)[0])
+    assert (home / "hit").exists()
 
 
 @pytest.mark.slow
