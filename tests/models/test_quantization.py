@@ -76,6 +76,21 @@ def test_calibration_images_set_the_ranges(runtime):
 
 
 @needs_nncf
+def test_an_openvino_file_is_as_close_to_torch_as_the_network_that_is_scored(tmp_path):
+    import openvino
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5)).eval()
+    batch = images(32, side=8) * torch.linspace(0.1, 3, 32).view(-1, 1, 1, 1)  # means of their ranges clip the last
+    scored = convert(model, batch, "openvino", precision="int8", calibration=batch, threads=1).read_output()
+    openvino_file.write(model, tmp_path / "a.xml", shape=(3, 8, 8), metadata={}, calibration=batch)
+    network = openvino.Core().compile_model(tmp_path / "a.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    written = torch.from_numpy(network(batch.numpy())[0].copy())
+    expected = expected_output(model, batch)
+    assert output_share(written, expected) < 2 * output_share(scored, expected) < 0.1
+
+
+@needs_nncf
 def test_nncf_quantizes_all_linear_layers_and_convolutions_and_nothing_else():
     network = to_openvino(capture(build_form(copy_of(build(SMALL)), "openvino", "int8"), images(1)))
     network.reshape([1, 3, 64, 64])

@@ -68,7 +68,10 @@ def quantize_openvino(
     nncf = import_library("nncf", "precision int8 in openvino")
     axis = network.inputs[0].get_partial_shape()[0]
     batches = _batches(images, axis.get_length() if axis.is_static else 1)
-    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=not corrects_bias)
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX  # do not depend on the batch size
+    advanced = nncf.AdvancedQuantizationParameters(
+        disable_bias_correction=not corrects_bias, activations_range_estimator_params=ranges
+    )
     with refusals("nncf must be able to quantize the network", _WAY_OUT), _quiet("nncf"):
         found = match_layers(float_layers, _openvino_weights(network)) if float_layers else {}
         quantized = nncf.quantize(
