@@ -12,6 +12,7 @@ from torch import Tensor
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.models import LITv2, build_model, fill_zero_weights
 from hilo_nas.models.convert import convert, openvino_file
 from hilo_nas.models.convert.capture import capture, copy_of, to_onnx, to_openvino
@@ -61,7 +62,8 @@ def test_a_quantized_network_is_close_to_torch_and_reads_each_new_batch(runtime)
     found.image.copy_(other)
     found.call()
     assert output_share(found.read_output(), expected_output(model, other)) < 0.2
-    assert "int8" in found.form
+    assert f"int8 quantization/{INT8_VERSION}" in found.form
+    assert ("nncf/" in found.form) == (runtime == "openvino")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import OPSET, capture, copy_of, has_deform, to_onnx, to_openvino
 from hilo_nas.models.convert.libraries import import_library, refusals
-from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
+from hilo_nas.models.convert.quantization import name_quantization, quantize_onnx, quantize_openvino
 from hilo_nas.models.convert.runtime_form import FORM_NAME, LITv2Form, build_form
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
 from hilo_nas.models.convert.sensitive_layers import find_sensitive_layers
@@ -96,6 +96,8 @@ def convert(
         form, merging = opened.form, "DeformableConvolution"
     else:
         form, merging = f"{opened.form} opset{OPSET} {precision}", "GridSample"
+    if precision == "int8":
+        form += f" {name_quantization(runtime)}"
     if isinstance(network, LITv2Form):
         form += f" {FORM_NAME}"
     if has_deform(program):

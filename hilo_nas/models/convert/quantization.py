@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import io
 import itertools
 import logging
@@ -23,10 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.sensitive_layers import Weights, match_layers
 
-__all__ = ["CALIBRATION_IMAGES", "quantize_onnx", "quantize_openvino"]
+__all__ = ["CALIBRATION_IMAGES", "name_quantization", "quantize_onnx", "quantize_openvino"]
 
 CALIBRATION_IMAGES = 300
 """Maximum number of images from which the ranges of activations are read, the default of NNCF."""
@@ -43,6 +45,15 @@ one core of a busy Intel Xeon with AMX, with openvino 2026.4 and nncf 3.4. Netwo
 ResNets, add in INT8."""
 _WAY_OUT = "Use another runtime, or fp32."
 Batch = NDArray[np.float32]
+
+
+def name_quantization(runtime: str) -> str:
+    """Returns the version of the quantization for a runtime, a part of `Converted.form`: `quantization/2 nncf/3.4.0`.
+
+    ONNX Runtime quantizes by itself, and its version is in the form already.
+    """
+    own = f"quantization/{INT8_VERSION}"
+    return f"{own} nncf/{importlib.metadata.version('nncf')}" if runtime == "openvino" else own
 
 
 def quantize_openvino(
