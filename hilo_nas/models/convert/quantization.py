@@ -33,7 +33,7 @@ __all__ = ["CALIBRATION_IMAGES", "name_quantization", "quantize_onnx", "quantize
 CALIBRATION_IMAGES = 300
 """Maximum number of images from which the ranges of activations are read, the default of NNCF."""
 _ONNX_LAYERS = ("Conv", "Gemm", "MatMul")
-_OPENVINO_LAYERS = ("Convolution", "DeformableConvolution", "GroupConvolution", "MatMul")
+_OPENVINO_LAYERS = ("Convolution", "ConvolutionBackpropData", "DeformableConvolution", "GroupConvolution", "MatMul")
 _FLOAT_TYPES = ["Add", "Concat", "Divide", "Gather", "MVN", "Multiply", "ReduceMean", "ScaledDotProductAttention"]
 _FLOAT_TYPES += ["Squeeze", "Subtract"]
 """Operators that NNCF must not quantize in a network with layer norms (MVN).
@@ -152,16 +152,47 @@ def quantize_onnx(network: Any, images: Tensor, float_layers: Mapping[str, Tenso
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=list(itertools.chain(*found.values())),
+            nodes_to_exclude=(in_float := list(itertools.chain(*found.values()))),
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )
-        return onnx.load(quantized), tuple(found)
+        network = onnx.load(quantized)
+        _keep_inputs(network.graph, in_float)
+        return network, tuple(found)
+
+
+def _keep_inputs(graph: Any, names: Sequence[str]) -> None:
+    """Removes the rounding of the convolutions' outputs that some nodes read, also through operators in float.
+
+    ONNX Runtime needs 8-bit outputs to run a convolution in INT8. Without any, LITv2-S had 0.4 times the speed.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    seen, left = set(), [node for node in graph.node if node.name in set(names)]
+    while left:
+        node = left.pop()
+        for place, name in enumerate(node.input):
+            source = producers.get(name)
+            if source is None:
+                continue
+            if source.op_type == "DequantizeLinear":
+                rounding = producers.get(source.input[0])
+                if rounding is not None and rounding.op_type == "QuantizeLinear":
+                    node.input[place] = rounding.input[0]
+            elif source.op_type not in _ONNX_LAYERS and name not in seen:
+                seen.add(name)
+                left.append(source)
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        for node in [node for node in graph.node if node.op_type == kind and node.output[0] not in read]:
+            graph.node.remove(node)
 
 
 def _onnx_weights(onnx: Any, path: Path) -> dict[str, Weights]:
     """Returns the weights of the products and convolutions in a file, by the name of the node."""
     graph = onnx.load(path).graph
     values = {value.name: value for value in graph.initializer}
-    layers = [node for node in graph.node if node.op_type in _ONNX_LAYERS and node.input[1] in values]
+    layers = [
+        node for node in graph.node if node.op_type in {*_ONNX_LAYERS, "ConvTranspose"} and node.input[1] in values
+    ]
     return {node.name: onnx.numpy_helper.to_array(values[node.input[1]]) for node in layers}
 
 
