@@ -82,6 +82,23 @@ def test_a_sensitive_layer_stays_in_float_where_the_network_is_calibrated(runtim
     assert output_share(scored.read_output(), expected) < 0.5 * output_share(timed.read_output(), expected)
 
 
+@needs_onnxruntime
+def test_a_layer_in_float_reads_the_output_of_a_quantized_one_in_float():
+    model, batch = build(SMALL), images(8)
+    mlp = model.layers[2].blocks[0].mlp
+    (depthwise,) = (module for module in mlp.dwconv.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        mlp.fc1.weight[0] *= 1000
+        mlp.fc1.bias[0] *= 1000
+        depthwise.weight[0] /= 1000
+    expected = expected_output(model, batch)
+    timed = convert(model, batch, "onnxruntime", precision="int8", threads=1)
+    scored = convert(model, batch, "onnxruntime", precision="int8", calibration=batch, threads=1)
+    assert len(scored.float_layers) == 1
+    assert "dwconv" in scored.float_layers[0]
+    assert output_share(scored.read_output(), expected) < 0.5 * output_share(timed.read_output(), expected)
+
+
 class Folded(nn.Module):
     """A batch norm that a runtime folds into a sensitive convolution. The factor of one of its channels is given."""
 

@@ -1,7 +1,8 @@
 """Static quantization of converted networks to INT8, by the tools of the runtimes: NNCF and onnxruntime.quantization.
 
-Linear layers and convolutions get 8-bit weights and activations, in ONNX Runtime the products of attention too. Norms,
-softmax, GELU and residual connections stay in float, and so do layers that `sensitive_layers` finds.
+Linear layers and convolutions get 8-bit weights and inputs, in ONNX Runtime the products of attention too. Norms,
+softmax, GELU and residual connections stay in float, and so do layers that `sensitive_layers` finds. In ONNX Runtime,
+the outputs of convolutions are rounded to 8 bits as well, except for layers in float.
 
 The ranges of activations come from calibration images. Speed does not depend on them, so a timing uses random images.
 """
@@ -190,9 +191,8 @@ def _onnx_weights(onnx: Any, path: Path) -> dict[str, Weights]:
     """Returns the weights of the products and convolutions in a file, by the name of the node."""
     graph = onnx.load(path).graph
     values = {value.name: value for value in graph.initializer}
-    layers = [
-        node for node in graph.node if node.op_type in {*_ONNX_LAYERS, "ConvTranspose"} and node.input[1] in values
-    ]
+    kinds = (*_ONNX_LAYERS, "ConvTranspose")  # the last is never quantized, but its inputs are
+    layers = [node for node in graph.node if node.op_type in kinds and node.input[1] in values]
     return {node.name: onnx.numpy_helper.to_array(values[node.input[1]]) for node in layers}
 
 
