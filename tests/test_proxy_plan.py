@@ -117,6 +117,16 @@ def test_a_plan_of_an_older_version_keeps_the_name_that_it_was_stored_under():
     assert plan.hash(content["data"]["hash"]) == name
 
 
+def test_the_quantization_is_part_of_the_name_and_a_plan_stored_without_its_version_keeps_its_name():
+    old = build_plan(int8_runtime="openvino")
+    assert "int8_version" not in old.to_dict()
+    assert old.hash("data") == "893dde972097"
+    assert dataclasses.replace(old, int8_version="2").hash("data") != old.hash("data")
+    assert "int8_version" not in build_plan().to_dict()
+    with pytest.raises(UsageError, match="int8_version needs an int8_runtime"):
+        build_plan(int8_version="2")
+
+
 # Seeds.
 
 

@@ -28,7 +28,8 @@ def find_calibration_source(source: NetworkSource, options: ExportOptions) -> st
 def read_calibration_images(source: NetworkSource, options: ExportOptions) -> tuple[Tensor, str]:
     """Returns calibration images and a note for the user.
 
-    The images are preprocessed as for the exported network: shape (N, 3, S, S), normalized.
+    The images are preprocessed as for the exported network: shape (N, 3, S, S), normalized. Those of the study are not
+    split as in its trainings, because the split needs the prepared images.
 
     Raises:
         DataError: The source does not exist, or no image can be used.
@@ -58,4 +59,5 @@ def read_calibration_images(source: NetworkSource, options: ExportOptions) -> tu
     pixels = np.stack(images).astype(np.float32) / 255
     normal = (pixels - np.asarray(read.mean, np.float32)) / np.asarray(read.std, np.float32)
     tensor = torch.from_numpy(normal.transpose(0, 3, 1, 2).copy())
-    return tensor, f"quantized to INT8 with {len(images)} calibration images of {text}"
+    note = f"quantized to INT8 with {len(images)} calibration images of {text}"
+    return tensor, note if options.data is not None else f"{note}, which may include images held out by the study"

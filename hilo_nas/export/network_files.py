@@ -89,6 +89,9 @@ class NetworkFileExporter:
             notes.append(
                 f"too sensitive for INT8, so they stay in float: {names}. Time the file; a search quantizes all"
             )
+        if written.hidden_layers:
+            names = ", ".join(written.hidden_layers)
+            notes.append(f"WARNING: too sensitive for INT8, but quantized because the runtime changed weights: {names}")
         is_dynamic = written.is_dynamic
         takes = "any number of images" if is_dynamic else "one image, because torch cannot export a dynamic batch"
         return [*notes, f"its input `image` takes {takes}, 3 x {side} x {side} in float32; `output` is the logits"]

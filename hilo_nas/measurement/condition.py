@@ -12,6 +12,7 @@ from hilo_nas.measurement.fields import Size
 __all__ = [
     "ALL_CUDA",
     "ENVIRONMENTS",
+    "INT8_VERSION",
     "PRECISIONS",
     "RUNTIMES",
     "TORCH_ONLY",
@@ -29,6 +30,8 @@ ALL_CUDA = "cuda:all"
 PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16", "int8")
 RUNTIMES = ("torch", "onnxruntime", "openvino")
 ENVIRONMENTS = ("tuned", "default")
+INT8_VERSION = "2"
+"""Version of the quantization to INT8. Change it with every change that affects speeds or scores in INT8."""
 DEVICE_KINDS = ("cpu", "cuda", "mps")
 TORCH_ONLY = ("compile", "cuda_graph", "channels_last", "fused")
 """Fields that only torch supports. They are False for other runtimes."""

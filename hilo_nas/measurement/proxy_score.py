@@ -56,6 +56,9 @@ class ProxyPlan:
     """SHA-256 of the file that defines the custom function. None for other proxies."""
     int8_runtime: str | None = None
     """Runtime in which trained networks are quantized to INT8 before they are scored. None scores them in float."""
+    int8_version: str | None = None
+    """Version of the quantization (`hilo_nas.measurement.condition.INT8_VERSION`). None for scores in float, and for
+    plans with `int8_runtime` of versions that did not store it."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -85,6 +88,8 @@ class ProxyPlan:
             faults.append(f"int8_runtime must be {' or '.join(RUNTIMES[1:])}, but got {self.int8_runtime!r}")
         if self.int8_runtime is not None and "proxy.precision" not in proxy.options:
             faults.append(f"int8_runtime needs a proxy that trains, but the proxy is {self.proxy}")
+        if self.int8_version is not None and self.int8_runtime is None:
+            faults.append(f"int8_version needs an int8_runtime, but got {self.int8_version!r} without one")
         if not 0.0 < self.val_fraction < 1.0:
             faults.append(f"val_fraction must be between 0 and 1, but got {self.val_fraction}")
         if self.group_by is not None:
@@ -134,8 +139,9 @@ class ProxyPlan:
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as plain data, from which `from_dict` builds an equal plan."""
         fields = {**dataclasses.asdict(self), "rungs": list(self.rungs)}
-        if self.int8_runtime is None:
-            del fields["int8_runtime"]  # earlier versions do not know this field
+        for name in ("int8_runtime", "int8_version"):  # earlier versions do not know these fields
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     @classmethod
@@ -159,6 +165,7 @@ class ProxyPlan:
             precision="fp32",
             source_hash=None,
             int8_runtime=None,
+            int8_version=None,
         )
 
     def baseline_hash(self, data_hash: str) -> str:

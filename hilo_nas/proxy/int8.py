@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from hilo_nas.models.convert import Converted
 
 __all__ = ["BATCH_SIZE", "build_int8_inference"]
 
@@ -14,8 +18,8 @@ BATCH_SIZE = 64
 
 def build_int8_inference(
     model: nn.Module, images: Tensor, runtime: str
-) -> tuple[Callable[[Tensor], Tensor], tuple[str, ...]]:
-    """Returns a function that maps at most `BATCH_SIZE` normalized images to logits, and the layers that stay in float.
+) -> tuple[Callable[[Tensor], Tensor], Converted]:
+    """Returns a function that maps at most `BATCH_SIZE` normalized images to logits, and the quantized network.
 
     The runtime computes on the CPU. The logits are on the device of the images.
 
@@ -39,4 +43,4 @@ def build_int8_inference(
         converted.call()
         return converted.read_output()[: len(images)].to(images.device)
 
-    return infer, converted.float_layers
+    return infer, converted

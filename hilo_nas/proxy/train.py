@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.errors import HiloNasError, is_out_of_memory
-from hilo_nas.events import Emit, TrainingProgressed, TrainingStarted
+from hilo_nas.events import Emit, Notice, TrainingProgressed, TrainingStarted
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
@@ -249,13 +249,17 @@ class Training:
         from hilo_nas.models.convert.quantization import CALIBRATION_IMAGES  # only studies in INT8 need it
 
         stored, _ = self._images.take(self._sample_places[:CALIBRATION_IMAGES])
-        run, float_layers = build_int8_inference(self._average.module, self._augmenter.plain(stored), runtime)
+        run, network = build_int8_inference(self._average.module, self._augmenter.plain(stored), runtime)
+        if network.hidden_layers:
+            names = ", ".join(network.hidden_layers)
+            text = f"too sensitive for INT8, but quantized because {runtime} changed weights: {names}"
+            self._emit(Notice(text=text))
 
         def infer(images: Tensor) -> Tensor:
             self._report_progress(self.images_seen)
             return run(self._augmenter.plain(images))
 
-        return infer, float_layers
+        return infer, network.float_layers
 
     def _update_batchnorms(
         self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], micro_batch: MicroBatch

@@ -12,6 +12,7 @@ from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.measurement.fields import read_value
 from hilo_nas.measurement.proxy_score import PROXY_PRECISIONS
 
@@ -69,6 +70,12 @@ class ScoreJob:
             raise UsageError(
                 f"the plan must use version {proxy.version!r} of the proxy {proxy.name}, but has {plan.recipe!r}. Use "
                 "the version of hilo-nas that created the study, or create a new study."
+            )
+        if plan.int8_runtime is not None and plan.int8_version != INT8_VERSION:
+            raise UsageError(
+                f"the plan must use version {INT8_VERSION!r} of the quantization to INT8, but has "
+                f"{plan.int8_version or '1'!r}. Use the version of hilo-nas that created the study, or create a new "
+                "study."
             )
         if proxy.sees_images and plan.img_size != job.data.img_size:
             raise UsageError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.models import LITv2, build_model, fill_zero_weights
 from hilo_nas.models.convert import convert, openvino_file
 from hilo_nas.models.convert.capture import capture, copy_of, to_onnx, to_openvino
@@ -61,7 +62,8 @@ def test_a_quantized_network_is_close_to_torch_and_reads_each_new_batch(runtime)
     found.image.copy_(other)
     found.call()
     assert output_share(found.read_output(), expected_output(model, other)) < 0.2
-    assert "int8" in found.form
+    assert f"int8 quantization/{INT8_VERSION}" in found.form
+    assert ("nncf/" in found.form) == (runtime == "openvino")
 
 
 @pytest.mark.slow
@@ -73,6 +75,21 @@ def test_calibration_images_set_the_ranges(runtime):
     narrow = 0.3 * images(8, seed=3)  # clips what is larger
     clipped = convert(model, batch, runtime, precision="int8", calibration=narrow, threads=1)
     assert output_share(fitting.read_output(), expected) < 0.5 * output_share(clipped.read_output(), expected)
+
+
+@needs_nncf
+def test_an_openvino_file_is_as_close_to_torch_as_the_network_that_is_scored(tmp_path):
+    import openvino
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5)).eval()
+    batch = images(32, side=8) * torch.linspace(0.1, 3, 32).view(-1, 1, 1, 1)  # means of their ranges clip the last
+    scored = convert(model, batch, "openvino", precision="int8", calibration=batch, threads=1).read_output()
+    openvino_file.write(model, tmp_path / "a.xml", shape=(3, 8, 8), metadata={}, calibration=batch)
+    network = openvino.Core().compile_model(tmp_path / "a.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    written = torch.from_numpy(network(batch.numpy())[0].copy())
+    expected = expected_output(model, batch)
+    assert output_share(written, expected) < 2 * output_share(scored, expected) < 0.1
 
 
 @needs_nncf

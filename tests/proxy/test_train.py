@@ -17,6 +17,7 @@ from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import Notice, TrainingProgressed, TrainingStarted
 from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.graph import GradientGraph, Pass, find_capture
@@ -99,7 +100,7 @@ def test_a_quantized_score_has_the_float_value_of_the_same_training(digits16, ru
     for library in {"openvino": ("openvino", "nncf"), "onnxruntime": ("onnxruntime", "onnxscript")}[runtime]:
         pytest.importorskip(library)
     in_float = score(digits16, plan(images=1024))
-    in_int8 = score(digits16, plan(images=1024, int8_runtime=runtime))
+    in_int8 = score(digits16, plan(images=1024, int8_runtime=runtime, int8_version=INT8_VERSION))
     assert in_int8["float_value"] == in_float["value"]
     assert abs(in_int8["value"] - in_float["value"]) < 0.1
     assert in_int8["loss"] != in_float["loss"]
@@ -110,9 +111,14 @@ def test_a_quantized_score_has_the_float_value_of_the_same_training(digits16, ru
 def test_a_quantized_score_names_the_layers_that_stayed_in_float(digits16):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    quantized = plan(images=64, int8_runtime="onnxruntime")
+    quantized = plan(images=64, int8_runtime="onnxruntime", int8_version=INT8_VERSION)
     assert tuple(score(digits16, quantized, subject={"layer": "proxy.layers:Outliers"})["float_layers"]) == ("fc1",)
     assert not score(digits16, quantized)["float_layers"]
+
+
+def test_a_plan_of_another_quantization_is_not_scored(digits16):
+    with pytest.raises(UsageError, match=f"version '{INT8_VERSION}' of the quantization to INT8, but has '1'"):
+        score(digits16, plan(images=64, int8_runtime="onnxruntime"))
 
 
 def test_only_a_training_is_scored_in_int8():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import OPSET, capture, copy_of, has_deform, to_onnx, to_openvino
 from hilo_nas.models.convert.libraries import import_library, refusals
-from hilo_nas.models.convert.quantization import quantize_onnx, quantize_openvino
+from hilo_nas.models.convert.quantization import name_quantization, quantize_onnx, quantize_openvino
 from hilo_nas.models.convert.runtime_form import FORM_NAME, LITv2Form, build_form
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
 from hilo_nas.models.convert.sensitive_layers import find_sensitive_layers
@@ -73,6 +73,7 @@ def convert(
     network = build_form(copy_of(model, dtype), runtime, precision)
     program = capture(network, image)
     names: tuple[str, ...] = ()
+    sensitive: dict[str, Tensor] = {}
     ranges = image if calibration is None else calibration
 
     def load(graph: Any, precision: str) -> Converted:
@@ -86,7 +87,8 @@ def convert(
     if precision == "int8":  # random weights can amplify the error of quantization, so compare before it
         in_float = load(graph, "fp32").read_output()[compared]
         _check_output(in_float, expected, f"{name} in {runtime} before quantization", "fp32", model, image[compared])
-        sensitive = {} if calibration is None else find_sensitive_layers(program, calibration)
+        if calibration is not None:
+            sensitive = find_sensitive_layers(program, calibration, runtime)
         if runtime == "openvino":
             graph, names = quantize_openvino(graph, ranges, sensitive, corrects_bias=calibration is not None)
         else:
@@ -96,12 +98,16 @@ def convert(
         form, merging = opened.form, "DeformableConvolution"
     else:
         form, merging = f"{opened.form} opset{OPSET} {precision}", "GridSample"
+    if precision == "int8":
+        form += f" {name_quantization(runtime)}"
     if isinstance(network, LITv2Form):
         form += f" {FORM_NAME}"
     if has_deform(program):
         form += f" dcn={merging}"
     _check_output(opened.read_output()[compared], expected, f"{name} in {form}", precision, model, image[compared])
-    return dataclasses.replace(opened, form=form, float_layers=names)
+    return dataclasses.replace(
+        opened, form=form, float_layers=names, hidden_layers=tuple(name for name in sensitive if name not in names)
+    )
 
 
 def expected_output(model: nn.Module, image: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class WrittenFile:
     """True if the file accepts any batch size, False if it accepts one image."""
     float_layers: tuple[str, ...] = ()
     """Layers that stay in float in a file in INT8."""
+    hidden_layers: tuple[str, ...] = ()
+    """Layers that should stay in float, but are quantized because the runtime changed their weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

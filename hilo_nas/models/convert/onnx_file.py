@@ -59,10 +59,11 @@ def write(
     program, check = capture_for_file(model, shape, "onnxruntime", precision=precision)
     proto = to_onnx(program).model_proto
     float_layers: tuple[str, ...] = ()
+    sensitive: dict[str, Tensor] = {}
     if calibration is not None:
         session, version = _open(_serialize(proto), "the network in float")
         check.compare(_runner(session), "the network in float", version)
-        sensitive = find_sensitive_layers(program, calibration)
+        sensitive = find_sensitive_layers(program, calibration, "onnxruntime")
         proto, float_layers = quantize_onnx(proto, calibration, sensitive)
         metadata = {**metadata, FLOAT_LAYERS: json.dumps(float_layers)}
         session, version = _open(_serialize(proto), "the network")
@@ -71,7 +72,8 @@ def write(
     content = _serialize(proto)
     _verify(content, "the network")
     write_atomically(path, content)
-    return WrittenFile(is_dynamic=check.is_dynamic, float_layers=float_layers)
+    hidden = tuple(name for name in sensitive if name not in float_layers)
+    return WrittenFile(is_dynamic=check.is_dynamic, float_layers=float_layers, hidden_layers=hidden)
 
 
 def _serialize(proto: Any) -> bytes:

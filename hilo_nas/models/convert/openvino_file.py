@@ -64,13 +64,14 @@ def write(
     program, check = capture_for_file(model, shape, "openvino", precision=precision)
     network = to_openvino(program)
     float_layers: tuple[str, ...] = ()
+    sensitive: dict[str, Tensor] = {}
     with refusals("OpenVINO must be able to write the network", "Use another format."):
         network.reshape([-1 if check.is_dynamic else 1, *shape])
         if calibration is not None:
             core = openvino.Core()
             in_float = core.compile_model(network, "CPU", _CHECKED)
             check.compare(_runner(in_float), "the network in float", _version(openvino))
-            sensitive = find_sensitive_layers(program, calibration)
+            sensitive = find_sensitive_layers(program, calibration, "openvino")
             network, float_layers = quantize_openvino(network, calibration, sensitive, corrects_bias=True)
             metadata = {**metadata, FLOAT_LAYERS: json.dumps(float_layers)}
             in_int8 = core.compile_model(network, "CPU", _CHECKED)
@@ -80,7 +81,8 @@ def write(
         for name, text in {**metadata, CHECK: check.to_text()}.items():
             network.set_rt_info(text, [_GROUP, name.removeprefix(f"{_GROUP}.")])
         openvino.save_model(network, path, compress_to_fp16=False)
-    return WrittenFile(is_dynamic=check.is_dynamic, float_layers=float_layers)
+    hidden = tuple(name for name in sensitive if name not in float_layers)
+    return WrittenFile(is_dynamic=check.is_dynamic, float_layers=float_layers, hidden_layers=hidden)
 
 
 def verify(path: Path) -> str:

@@ -41,6 +41,8 @@ class Converted:
     """Function that returns the first output of the last call, in float32 on the CPU."""
     float_layers: tuple[str, ...] = ()
     """Layers that stay in float in a quantized network."""
+    hidden_layers: tuple[str, ...] = ()
+    """Layers that should stay in float, but are quantized because the runtime changed their weights."""
 
     def call(self) -> None:
         """Runs the batch once and waits for the output. Does not copy the input or the output."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import RUNTIMES, TORCH_ONLY, Condition, ProxyPlan, slug_of_model
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.measurement.condition_options import (
     BEST_RUNTIME,
     CONDITION_OPTIONS,
@@ -292,6 +293,7 @@ def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
     proxy = proxy_named(values["proxy.name"])
     check_proxy_options(config, proxy)
     images = values["proxy.images"] if proxy.has_budget else 1
+    int8_runtime = _int8_runtime(config, values) if "proxy.precision" in proxy.options else None
     return ProxyPlan(
         img_size=values["proxy.img_size"],
         batch_size=values["proxy.batch_size"],
@@ -305,7 +307,8 @@ def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
         recipe=proxy.version,
         proxy=proxy.name,
         source_hash=hash_source(config.proxy.name) if proxy.has_source and config.proxy.name else None,
-        int8_runtime=_int8_runtime(config, values) if "proxy.precision" in proxy.options else None,
+        int8_runtime=int8_runtime,
+        int8_version=None if int8_runtime is None else INT8_VERSION,
     )
 
 

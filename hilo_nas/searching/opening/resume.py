@@ -14,6 +14,7 @@ from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity, devices_of, kind_of_target
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.measurement.condition_options import CONDITION_OPTIONS, Requirements, Target
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
@@ -85,6 +86,8 @@ def reopen(
         check_proxy_options(config, manifest.plan.declaration)
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # new timings cannot resolve this
+    if manifest.plan.int8_runtime is not None and manifest.plan.int8_version != INT8_VERSION:
+        differing["quantization of scores in INT8"] = (manifest.plan.int8_version or "1", INT8_VERSION)
     consent = LocalConsent({name: config.value(name) for name in SETTINGS.values()}, folder)
     if manifest.speeds is None:
         report = find_objective(manifest, name, evaluator, emit)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import ClusterOptions
 from hilo_nas.measurement import ENVIRONMENTS, RUNTIMES, TORCH_ONLY, Condition
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.measurement.condition_options import Target, Targets, build_requirements, named_devices
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.configuration.config_files import load_config, merge_fields, parse_setting, read_fields
@@ -220,8 +221,10 @@ def test_a_resolved_configuration_means_the_same_and_stays_as_it_is(name):
 def test_networks_are_scored_in_int8_if_they_are_timed_in_int8():
     space = digits()
     in_int8 = SearchConfig.of(precision="int8", runtime="openvino")
-    assert plan_of(in_int8, space).int8_runtime == "openvino"
-    assert plan_of(SearchConfig.of(runtime="openvino"), space).int8_runtime is None
+    plan = plan_of(in_int8, space)
+    assert (plan.int8_runtime, plan.int8_version) == ("openvino", INT8_VERSION)
+    in_float = plan_of(SearchConfig.of(runtime="openvino"), space)
+    assert in_float.int8_runtime is in_float.int8_version is None
     assert plan_of(SearchConfig.of(precision="int8"), space).int8_runtime is None  # torch is refused with the condition
     assert plan_of(in_int8.replace({"proxy.name": "params"}), space).int8_runtime is None
 

@@ -22,6 +22,7 @@ from fakes import speed, write_speeds, write_timed_study
 
 from hilo_nas.errors import NotFoundError, StudyMismatchError
 from hilo_nas.events import Notice
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.opening.copied_results import check_same, copy_scored
 from hilo_nas.searching.sampling.optuna_study import impute
@@ -193,7 +194,13 @@ def test_timings_of_another_form_or_software_are_taken_again(source, machine, ch
     ("options", "lines"),
     [
         ({"proxy_batch_size": 16}, ["proxy batch_size: 64 there, 16 here"]),
-        ({"precision": "int8", "runtime": "openvino"}, ["proxy int8_runtime: None there, 'openvino' here"]),
+        (
+            {"precision": "int8", "runtime": "openvino"},
+            [
+                "proxy int8_runtime: None there, 'openvino' here",
+                f"proxy int8_version: None there, {INT8_VERSION!r} here",
+            ],
+        ),
         (
             {"proxy_img_size": 16, "proxy_precision": "amp-bf16", "metric": "balanced", "proxy_batch_size": 8},
             [

@@ -12,6 +12,7 @@ from hilo_nas.errors import DataError, DeviceError, StudyMismatchError
 from hilo_nas.evaluation import Prepare
 from hilo_nas.events import FrontChanged, Notice, SearchStarted
 from hilo_nas.measurement import PROTOCOL
+from hilo_nas.measurement.condition import INT8_VERSION
 from hilo_nas.proxy.kinds.short_training import RECIPE
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.space import load_space
@@ -210,6 +211,15 @@ def test_another_recipe_of_training_is_refused_and_no_timing_mends_it(study, mac
     fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, plan=plan))
     assert refusal(study, machine) == [
         f"  proxy recipe: 'sgd-0' in the study, {RECIPE!r} now",
+        LEAVE_OUT,
+    ]
+
+
+def test_scores_of_another_quantization_are_refused_and_no_timing_mends_it(study, machine):
+    plan = build_plan(int8_runtime="openvino")  # as stored before the quantization had a version
+    fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, plan=plan))
+    assert refusal(study, machine) == [
+        f"  quantization of scores in INT8: '1' in the study, {INT8_VERSION!r} now",
         LEAVE_OUT,
     ]
 
