@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hilo_nas.space import limit_text, measured_values
 from hilo_nas.study.front import Front
@@ -31,16 +32,17 @@ class Hint:
         return f"{self.command}      # {self.purpose}"
 
 
-def resume_hint(study: str, *, trials: int | None = None) -> Hint:
+def resume_hint(study: str, *, trials: int | None = None, settings: Mapping[str, Any] | None = None) -> Hint:
     """Returns the command that resumes a search.
 
     Args:
         study: Name or folder of the study, valid in the current directory.
         trials: Number of additional trials; None to complete the trials that were requested before.
+        settings: Settings that the study does not store, by name.
     """
-    more = () if trials is None else ("--trials", str(trials))
+    more = [] if trials is None else ["--trials", str(trials)]
     purpose = "resume" if trials is None else "continue the search"
-    return Hint(command=command("search", "--study", study, *more), purpose=purpose)
+    return Hint(command=command("search", "--study", study, *more, *setting_words(settings or {})), purpose=purpose)
 
 
 def confirm_command(study: str) -> str:
@@ -59,6 +61,7 @@ def hints_after_search(
     front: Front,
     *,
     is_exhausted: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[list[str], list[Hint]]:
     """Returns notes and hints to print after a search.
 
@@ -70,8 +73,9 @@ def hints_after_search(
         manifest: Manifest of the study.
         front: Front of the study.
         is_exhausted: True if every network of the space was tried.
+        settings: Settings that the study does not store, by name.
     """
-    further = [] if is_exhausted else [resume_hint(study, trials=20)]
+    further = [] if is_exhausted else [resume_hint(study, trials=20, settings=settings)]
     if front.members:
         options = ("--knee", "--format", "timm", "-o", _free_folder())
         text = command("export", study, *options)

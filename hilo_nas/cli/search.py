@@ -77,6 +77,8 @@ def _search(config: SearchConfig, hours: float | None, console: Console) -> None
 
     address: str | None = None
     finished: SearchFinished | None = None
+    own = dataclasses.asdict(config.evaluator)  # a study does not store who does the work
+    settings = {f"evaluator.{name}": value for name, value in own.items() if value is not None}
     try:
         with build_display(console) as display:
 
@@ -90,7 +92,9 @@ def _search(config: SearchConfig, hours: float | None, console: Console) -> None
 
             study = api.search(config=config, hours=hours, on_event=receive)
     except KeyboardInterrupt:
-        hint = f"Resume with: {resume_hint(address).command}" if address else "Start it again with the same command."
+        hint = "Start it again with the same command."
+        if address is not None:
+            hint = f"Resume with: {resume_hint(address, settings=settings).command}"
         build_console(stderr=True).print(hint, soft_wrap=True)
         raise
     assert finished is not None
@@ -100,7 +104,11 @@ def _search(config: SearchConfig, hours: float | None, console: Console) -> None
     console.print()
     print_front(study, console)
     notes, hints = hints_after_search(
-        study.address, study.manifest, study.front(), is_exhausted=finished.stopped_by == "exhausted"
+        study.address,
+        study.manifest,
+        study.front(),
+        is_exhausted=finished.stopped_by == "exhausted",
+        settings=settings,
     )
     lines = [
         f"\n{finished.measured} of {finished.total} networks measured, {_ENDINGS[finished.stopped_by]}; this run took "

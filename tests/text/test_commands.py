@@ -154,7 +154,10 @@ def test_where_the_space_holds_no_further_network_nobody_is_told_to_search_on(fo
 
 def test_other_hints_parse(tmp_path):
     place = str(tmp_path / "a b" / "it's mine")
-    for text in (resume_hint(place).line(), confirm_command(place), remeasure_command(place)):
+    cluster = {"evaluator.kind": "ray", "evaluator.address": "node1:6379"}
+    on_cluster = resume_hint(place, settings=cluster).line()
+    assert "--set evaluator.kind=ray --set evaluator.address=node1:6379" in on_cluster
+    for text in (resume_hint(place).line(), on_cluster, confirm_command(place), remeasure_command(place)):
         assert parse(text)
 
 

@@ -172,6 +172,10 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
         objective = build_objective(fields, report.identity.kind, report.threads)
         targets = read_targets(config.timing.also, report, evaluator, emit)
         requirements = requirements_of(config, objective, targets)
+        # Find out now whether the worker has the runtimes: the images take minutes, and a trial would only fail.
+        own = [condition for condition in requirements.conditions if condition.shares_target(objective)]
+        if converted := tuple(condition for condition in own if condition.runtime != "torch"):
+            run_task(evaluator, Inspect(target=report.target, forms=converted), emit)
 
     def prepare_data() -> Preparation:
         if source is None:

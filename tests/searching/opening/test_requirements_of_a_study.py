@@ -18,6 +18,7 @@ from builders import (
 from fakes import RESOURCES, FakeMachine, speed
 
 from hilo_nas.errors import UsageError
+from hilo_nas.searching import run_search
 from hilo_nas.searching.configuration.resolve import condition_options, requirements_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.loop import SearchLoop
@@ -119,6 +120,25 @@ def test_every_network_is_timed_under_every_condition_the_objective_first(tmp_pa
     assert all(record.measurement.images_per_s == speed(record.subject.arch) for record in records)
 
 
+def test_a_missing_runtime_of_a_further_condition_ends_a_search_before_the_images_are_read(tmp_path, monkeypatch):
+    class Machine(FakeMachine):
+        def read_form(self, condition):
+            if condition.runtime == "openvino":
+                raise UsageError("runtime openvino needs openvino, which is not installed")
+            return super().read_form(condition)
+
+        def prepare(self, task):
+            raise AssertionError("the images must not be read")
+
+    monkeypatch.chdir(tmp_path)
+    config = SearchConfig.of(
+        space="litv2_digits", device="cpu", study="two", sampler="random", also=("runtime=openvino",)
+    )
+    with pytest.raises(UsageError, match="needs openvino"):
+        run_search(config, lambda event: None, evaluator=Machine())
+    assert not (tmp_path / "studies").exists()
+
+
 def test_what_breaks_another_conditions_limit_alone_is_infeasible_and_not_trained(tmp_path):
     bound = 1.1e3 / (2000 / math.sqrt(32))  # one image takes so many ms where the objective's speed is 2000
     limits = {"images_per_s": 1.0, f"latency_ms@{SINGLE.label()}": bound}
@@ -175,8 +195,13 @@ def test_the_default_sampler_takes_limits_of_several_conditions():
     assert told[10].constraints[FITS] == 1.0
 
 
-def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_path):
-    """Cut off in mid-timing by an older version, or timed before the study had its second condition."""
+def test_a_network_that_was_timed_under_one_condition_only_is_timed_under_the_other(tmp_path):
+    class Machine(FakeMachine):
+        def measure(self, subject, condition, rivals):
+            timed_now.append((subject.key, condition))
+            return super().measure(subject, condition, rivals)
+
+    timed_now = []
     conditions = (OBJECTIVE, SINGLE)
     cut = []
     for number, timed in enumerate([conditions[:1], conditions[1:], conditions]):
@@ -186,7 +211,6 @@ def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_pa
     space = build_space("digits", {**DIGITS.to_dict(), "anchors": {}})
     manifest = build_manifest(conditions=conditions, sampler="random", trials=3, space=space)
     folder = write_study(tmp_path, records=cut, manifest=manifest)
-    machine = FakeMachine()
-    SearchLoop(fresh(folder), manifest, machine, RESOURCES, lambda event: None).run()
-    assert machine.measured == [cut[0].key, cut[1].key]
+    SearchLoop(fresh(folder), manifest, Machine(), RESOURCES, lambda event: None).run()
+    assert timed_now == [(cut[0].key, SINGLE), (cut[1].key, OBJECTIVE)]
     assert [len(record.measurements) for record in fresh(folder).records] == [2, 2, 2]
