@@ -169,8 +169,6 @@ def _timing(records: Sequence[TrialRecord], study: StoredStudy, tasks: StudyTask
     for condition in manifest.conditions:
         start = time.monotonic()
         left = [record for record in timed.values() if not timings_under(record, condition, manifest)]
-        if not left:
-            continue
         timing = yield from together(tasks.time([record.subject for record in left], condition), emit)
         seconds = (time.monotonic() - start) / max(len(left), 1)
         for record in left:
