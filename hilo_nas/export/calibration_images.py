@@ -12,17 +12,27 @@ from hilo_nas.study.local_settings import load_local
 if TYPE_CHECKING:
     from torch import Tensor  # importing torch is slow
 
-__all__ = ["find_calibration_source", "read_calibration_images"]
+__all__ = ["check_calibration_source", "read_calibration_images"]
 
 
-def find_calibration_source(source: NetworkSource, options: ExportOptions) -> str | None:
-    """Returns the source of the calibration images: `options.data`, or that of the study on this machine, or None."""
-    if options.data is not None or source.folder is None:
-        return options.data
-    local = load_local(source.folder.local_path)
-    if "data.source" in local.functions:  # an export runs no code that the user has not named for it
+def check_calibration_source(source: NetworkSource, options: ExportOptions, name: str) -> str | None:
+    """Returns why a format lacks calibration images; None if the user names a source or the study has one here."""
+    where, why = _find_source(source, options)
+    if where is not None:
         return None
-    return local.values.get("data.source")
+    return f"format {name} needs images for its calibration{why}. Set --data to those of the training."
+
+
+def _find_source(source: NetworkSource, options: ExportOptions) -> tuple[str | None, str]:
+    """Returns the source of the images: `options.data`, or that of the study on this machine; or None and a reason."""
+    if options.data is not None or source.folder is None:
+        return options.data, ""
+    local = load_local(source.folder.local_path)
+    if "data.source" in local.functions:
+        return None, f", but runs no function of the study unasked: {local.values['data.source']}"
+    if local.fault is not None:
+        return None, f", but local.yaml of study {source.folder.name} is not used: {local.fault}"
+    return local.values.get("data.source"), ""
 
 
 def read_calibration_images(source: NetworkSource, options: ExportOptions) -> tuple[Tensor, str]:
@@ -41,7 +51,7 @@ def read_calibration_images(source: NetworkSource, options: ExportOptions) -> tu
     from hilo_nas.data.sampled_images import sample_images
     from hilo_nas.models.convert.quantization import CALIBRATION_IMAGES
 
-    text, read = find_calibration_source(source, options), source.preprocessing
+    (text, _), read = _find_source(source, options), source.preprocessing
     assert text is not None, "checked by the exporter"
     reading = {} if source.manifest is None else source.manifest.data.reading
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hilo_nas.errors import UsageError
-from hilo_nas.export.calibration_images import find_calibration_source, read_calibration_images
+from hilo_nas.export.calibration_images import check_calibration_source, read_calibration_images
 from hilo_nas.export.export_options import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import NetworkSource
@@ -56,8 +56,8 @@ class NetworkFileExporter:
         from hilo_nas.models.convert.libraries import import_library
 
         faults = []
-        if self.is_int8 and find_calibration_source(source, options) is None:
-            faults.append(f"format {self.name} needs images for its calibration. Set --data to those of the training.")
+        if self.is_int8 and (fault := check_calibration_source(source, options, self.name)):
+            faults.append(fault)
         if source.preprocessing.img_size < source.arch.stride:
             side = source.preprocessing.img_size
             faults.append(f"img_size must be at least {source.arch.stride}, the network's stride, but got {side}")

@@ -17,6 +17,8 @@ from hilo_nas.export import (
     source_of_study,
     source_of_trial,
 )
+from hilo_nas.export.network_files import NetworkFileExporter
+from hilo_nas.study.local_settings import write_local
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import check_exporter
 
@@ -48,6 +50,38 @@ def test_an_exporter_of_the_package_keeps_the_promises(name, sources, tmp_path):
 def test_a_quantized_format_needs_images(name, sources):
     with pytest.raises(UsageError, match=f"format {name} needs images for its calibration. Set --data to those of the"):
         EXPORTERS[name].check(sources[NetworkSource], ExportOptions())
+
+
+def test_a_quantized_format_says_why_images_of_the_study_are_not_used(sources, tmp_path):
+    source, exporter = sources[NetworkSource], EXPORTERS["openvino-int8"]
+    source.folder.local_path.write_text("data: digits\n")
+    with pytest.raises(UsageError, match=r"local\.yaml of study demo is not used: it was not"):
+        exporter.check(source, ExportOptions())
+    (tmp_path / "mine.py").write_text("def load():\n    raise AssertionError\n")
+    write_local(source.folder.local_path, {"data.source": f"{tmp_path}/mine.py:load"})
+    with pytest.raises(UsageError, match=r"but runs no function of the study unasked: \S+mine.py:load. Set --data to"):
+        exporter.check(source, ExportOptions())
+
+
+HIDING = NetworkFileExporter(
+    name="hiding", files=("a.txt",), libraries=(), module="hiding_writer", suggest=lambda *_: "", is_int8=True
+)
+
+
+def test_a_quantized_file_names_its_images_and_the_layers_that_should_be_in_float(sources, tmp_path):
+    notes = HIDING.write(sources[NetworkSource], tmp_path, ExportOptions(data="digits"))
+    assert "quantized to INT8 with 300 calibration images of digits" in notes
+    assert "too sensitive for INT8, so they stay in float: head.fc. Time the file; a search quantizes all" in notes
+    changed = "too sensitive for INT8, but quantized because the runtime changed weights: layers.2.blocks.0.mlp.fc1"
+    assert f"WARNING: {changed}" in notes
+
+
+def test_a_quantized_file_says_that_images_of_the_study_may_be_held_out(sources, tmp_path):
+    source = sources[NetworkSource]
+    write_local(source.folder.local_path, {"data.source": "digits"})
+    notes = HIDING.write(source, tmp_path, ExportOptions())
+    used = "quantized to INT8 with 300 calibration images of digits"
+    assert f"{used}, which may include images held out by the study" in notes
 
 
 def test_a_toy_is_added_by_a_file_and_a_line(sources, tmp_path):
