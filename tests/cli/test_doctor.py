@@ -1,4 +1,6 @@
 import json
+import re
+from importlib.metadata import metadata
 
 import pytest
 from fakes import FakeMachine
@@ -19,6 +21,14 @@ def test_the_host_is_checked_without_a_timing(capsys):
     for name in ("system:", "cores:", "memory:", "load:", "studies:", "cache:", "extras:"):
         assert name in text
     assert "device:" not in text
+
+
+def test_each_extra_of_the_package_is_named_once(capsys):
+    assert main(["doctor", "--no-timing", "--format", "json"]) == 0
+    (text,) = [own["text"] for own in json.loads(capsys.readouterr().out) if own["name"] == "extras"]
+    present, _, missing = text.partition("; not installed: ")
+    named = [*(present.split(", ") if present != "none" else []), *re.findall(r"hilo-nas\[(\w+)\] for ", missing)]
+    assert sorted(named) == sorted(set(metadata("hilo-nas").get_all("Provides-Extra")) - {"dev", "docs"})
 
 
 def test_the_timing_follows_as_json(capsys):

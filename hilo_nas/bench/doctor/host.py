@@ -32,10 +32,13 @@ _FEWEST_GIB = 5.0
 _EXTRAS = {
     "onnx": ("onnxruntime", "ONNX files and --runtime onnxruntime"),
     "openvino": ("openvino", "--runtime openvino"),
+    "int8": ("nncf", "--precision int8"),
     "plot": ("matplotlib", "plots as PNG files"),
     "hfds": ("datasets", "--data hfds/NAME"),
     "ray": ("ray", "searches on a cluster"),
     "nvml": ("pynvml", "clocks and other processes of a GPU"),
+    "mlflow": ("mlflow", "study.track=mlflow"),
+    "wandb": ("wandb", "study.track=wandb"),
 }
 """Module and purpose of each extra of this package."""
 
@@ -181,6 +184,6 @@ def _check_libraries() -> Finding:
         if importlib.util.find_spec(module) is None:
             missing.append(f"hilo-nas[{extra}] for {purpose}")
         else:
-            present.append(module)
+            present.append(extra)
     text = ", ".join(present) or "none"
     return Finding(name="extras", text=text + (f"; not installed: {'; '.join(missing)}" if missing else ""))
