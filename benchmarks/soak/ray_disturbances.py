@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["KillNode", "KillPlace"]
 
 
-class KillPlace:
-    """`kill -9` of the process of a place, as Ray's own worker killer does.
+class _Kill:
+    """Kill on the nodes of a cluster."""
 
-    Args:
-        nodes: The nodes of the cluster.
-    """
-
-    name = "kill of a place"
     hits_workers = True
 
     def __init__(self, nodes: RayNodes) -> None:
         self._nodes = nodes
+
+
+class KillPlace(_Kill):
+    """`kill -9` of the process of a place, as Ray's own worker killer does."""
+
+    name = "kill of a place"
 
     def strike(self, soak: Soak) -> bool:
         """Kills a place. Its workers must end with it. The search starts it again, or ends if it was lost too often."""
@@ -46,18 +47,10 @@ class KillPlace:
         return True
 
 
-class KillNode:
-    """Kill of a node that has a place. A new node follows.
-
-    Args:
-        nodes: The nodes of the cluster.
-    """
+class KillNode(_Kill):
+    """Kill of a node that has a place. A new node follows."""
 
     name = "kill of a node"
-    hits_workers = True
-
-    def __init__(self, nodes: RayNodes) -> None:
-        self._nodes = nodes
 
     def strike(self, soak: Soak) -> bool:
         """Kills a node. Its places and their workers must end. The search ends if it has no other place."""
