@@ -10,9 +10,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["checkpoint_filter_fn", "fill_zero_weights", "official_state_dict"]
+__all__ = ["checkpoint_filter_fn", "fill_constant_weights", "official_state_dict"]
 
 _logger = logging.getLogger(__name__)
 
@@ -22,6 +23,9 @@ _NAMES = (
     ("head.", "head.fc."),
 )
 """Parts of parameter names that differ: (official, this package). A name contains at most one of them."""
+
+_DEVIATION = 0.02
+"""Standard deviation of values that are added to zeros and ones."""
 
 _OFFICIAL_MARK = "mlp.dwconv.dwconv."
 """Part of a name in every official LITv2 checkpoint (classifier and backbone), but never in this package."""
@@ -59,14 +63,21 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     return _fill_head_and_norm(ours, model)
 
 
-def fill_zero_weights(model: nn.Module) -> None:
-    """Replaces weight matrices that are all zero with random values of standard deviation 1 / sqrt(fan in).
+def fill_constant_weights(model: nn.Module) -> None:
+    """Replaces initial weights that change nothing by random ones, as a trained network has.
 
-    Use it before timing: with zero sampling offsets, memory accesses are more regular than in a trained network.
+    Use it before a timing. Compilers and runtimes leave out the zeros and ones of biases and norms. With zero sampling
+    offsets, memory accesses are more regular than in a trained network.
+
+    Matrices of zeros get random values of standard deviation 1 / sqrt(fan in). Vectors of zeros, and ones of any shape,
+    get random values of standard deviation 0.02 added.
     """
     for parameter in model.parameters():
         if parameter.dim() > 1 and not parameter.any():
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        elif not parameter.any() or (parameter == 1).all():
+            with torch.no_grad():
+                parameter.add_(_DEVIATION * torch.randn_like(parameter))
 
 
 def official_state_dict(model: nn.Module) -> dict[str, Tensor]:

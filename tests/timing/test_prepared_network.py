@@ -145,7 +145,7 @@ def test_the_compiler_packs_the_weights_of_a_network_on_a_cpu():
     plain = ready(LITV2, img_size=32)
     torch.testing.assert_close(output(compiled), output(plain), rtol=1e-4, atol=1e-5)
     assert counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] > 10
-    assert compiled.form.endswith("compiled frozen")
+    assert compiled.form.endswith("compiled frozen weights/2")
     frames = counters["frames"]["ok"]
     output(compiled)
     assert counters["frames"]["ok"] == frames  # the second call does not compile
@@ -343,4 +343,5 @@ def test_a_litv2_is_timed_in_another_runtime(runtime):
     pytest.importorskip(runtime)
     found = ready({"arch": TINY.to_dict()}, runtime=runtime, img_size=32)
     assert "form=tokens" in found.form
+    assert found.form.endswith(" weights/2")
     found.call()

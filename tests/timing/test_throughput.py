@@ -618,7 +618,7 @@ def test_an_unequal_form_is_refused(short):
 @pytest.mark.slow
 def test_a_compiled_network_is_timed_as_another_form(short):
     found, _ = short.measured({"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
-    assert found.form.endswith(" compiled frozen")
+    assert found.form.endswith(" compiled frozen weights/2")
     assert found.memory_mib > 0
 
 
