@@ -110,7 +110,7 @@ class NetworkFileExporter:
 def _build_network(source: NetworkSource) -> tuple[LITv2, list[str]]:
     """Returns the network in evaluation mode with its weights, and notes for the user.
 
-    Without a checkpoint, the weights are random, and none is zero, as in a trained network.
+    Without a checkpoint, the weights are random, as for a timing.
     """
     import torch
 

@@ -66,7 +66,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
 def fill_constant_weights(model: nn.Module) -> None:
     """Replaces initial weights that change nothing by random ones, as a trained network has.
 
-    Use it before a timing. Compilers and runtimes leave out the zeros and ones of biases and norms. With zero sampling
+    Use it before a timing. Compilers and runtimes leave out zeros and ones in biases and norms. With zero sampling
     offsets, memory accesses are more regular than in a trained network.
 
     Matrices of zeros get random values of standard deviation 1 / sqrt(fan in). Vectors of zeros, and ones of any shape,
