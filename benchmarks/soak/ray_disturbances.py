@@ -18,7 +18,11 @@ __all__ = ["KillNode", "KillPlace"]
 
 
 class _Kill:
-    """Kill on the nodes of a cluster."""
+    """Kill of a process or a node of a cluster.
+
+    Args:
+        nodes: The nodes of the cluster.
+    """
 
     hits_workers = True
 

@@ -16,7 +16,7 @@ __all__ = ["check_calibration_source", "read_calibration_images"]
 
 
 def check_calibration_source(source: NetworkSource, options: ExportOptions, name: str) -> str | None:
-    """Returns why a format lacks calibration images; None if the user names a source or the study has one here."""
+    """Returns why a format lacks calibration images; None if the user or the study names a source."""
     where, why = _find_source(source, options)
     if where is not None:
         return None
@@ -29,7 +29,10 @@ def _find_source(source: NetworkSource, options: ExportOptions) -> tuple[str | N
         return options.data, ""
     local = load_local(source.folder.local_path)
     if "data.source" in local.functions:
-        return None, f", but runs no function of the study unasked: {local.values['data.source']}"
+        return (
+            None,
+            f", but the export runs no function of the study that you do not name: {local.values['data.source']}",
+        )
     if local.fault is not None:
         return None, f", but local.yaml of study {source.folder.name} is not used: {local.fault}"
     return local.values.get("data.source"), ""

@@ -114,14 +114,14 @@ def _build_network(source: NetworkSource) -> tuple[LITv2, list[str]]:
     """
     import torch
 
-    from hilo_nas.models import build_model, fill_constant_weights, load_checkpoint
+    from hilo_nas.models import build_model, load_checkpoint, randomize_constant_weights
 
     torch.manual_seed(0)
     model = build_model(source.arch, num_classes=source.num_classes).eval()
     if source.weights is not None:
         load_checkpoint(model, source.weights)
         return model, []
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     return model, ["WARNING: the weights are random, for timing only. Use --weights CHECKPOINT to export trained ones."]
 
 

@@ -10,7 +10,7 @@ from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2, build_model
 from hilo_nas.models.loading import create_model, load_checkpoint, load_model
 from hilo_nas.models.subjects import build_subject, form_of, img_size_of, input_shape_of
-from hilo_nas.models.weights import checkpoint_filter_fn, fill_constant_weights, official_state_dict
+from hilo_nas.models.weights import checkpoint_filter_fn, official_state_dict, randomize_constant_weights
 
 __all__ = [
     "HiLo",
@@ -19,7 +19,6 @@ __all__ = [
     "build_subject",
     "checkpoint_filter_fn",
     "create_model",
-    "fill_constant_weights",
     "form_of",
     "img_size_of",
     "input_shape_of",
@@ -27,4 +26,5 @@ __all__ = [
     "load_model",
     "official_state_dict",
     "prepare_for_inference",
+    "randomize_constant_weights",
 ]

@@ -16,7 +16,7 @@ from hilo_nas.arch.cost import PARTS, map_sizes
 from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2, build_model
 from hilo_nas.models.precisions import DTYPES
-from hilo_nas.models.weights import fill_constant_weights
+from hilo_nas.models.weights import randomize_constant_weights
 
 __all__ = ["FixedInput", "build_part", "random_tensor"]
 
@@ -81,7 +81,7 @@ def build_part(
     """
     config = ArchConfig.from_dict(arch)
     network = build_model(config, num_classes=num_classes, in_chans=in_chans)
-    fill_constant_weights(network)
+    randomize_constant_weights(network)
     network = prepare_for_inference(network, device=device, precision=precision)
     index = PARTS.index(part)
     if index == 0:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["checkpoint_filter_fn", "fill_constant_weights", "official_state_dict"]
+__all__ = ["checkpoint_filter_fn", "official_state_dict", "randomize_constant_weights"]
 
 _logger = logging.getLogger(__name__)
 
@@ -63,16 +63,19 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     return _fill_head_and_norm(ours, model)
 
 
-def fill_constant_weights(model: nn.Module) -> None:
-    """Replaces initial weights that change nothing by random ones, as a trained network has.
+def randomize_constant_weights(model: nn.Module) -> None:
+    """Replaces initial weights that are all zero or all one by random ones, as a trained network has.
 
     Use it before a timing. Compilers and runtimes leave out zeros and ones in biases and norms. With zero sampling
     offsets, memory accesses are more regular than in a trained network.
 
     Matrices of zeros get random values of standard deviation 1 / sqrt(fan in). Vectors of zeros, and ones of any shape,
-    get random values of standard deviation 0.02 added.
+    get random values of standard deviation 0.02 added. Other weights stay, such as a layer scale of 1e-6, and so do
+    integers.
     """
     for parameter in model.parameters():
+        if not parameter.is_floating_point() or not parameter.numel():
+            continue
         if parameter.dim() > 1 and not parameter.any():
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
         elif not parameter.any() or (parameter == 1).all():

@@ -21,11 +21,11 @@ from hilo_nas.measurement import Condition
 from hilo_nas.models import (
     LITv2,
     build_subject,
-    fill_constant_weights,
     form_of,
     img_size_of,
     input_shape_of,
     prepare_for_inference,
+    randomize_constant_weights,
 )
 from hilo_nas.models.precisions import DTYPES
 from hilo_nas.timing.device import check_device, peak_memory_mib
@@ -40,8 +40,9 @@ _COMPILED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """Compiled networks in use."""
 _WEIGHTS = "weights/2"
 """Version of the random weights, a part of the form wherever a compiler or runtime can leave out weights that change
-nothing. Version 1 had zeros and ones in biases and norms. In OpenVINO, four networks were 1 to 5 % faster with it than
-trained in fp32, and up to 8 % in INT8; with version 2, -2 to 2 % (32 px, batch 64, two cores of an Intel Xeon)."""
+nothing. Version 1 had zeros and ones in biases and norms. In OpenVINO, four networks ran up to 5 % faster with it in
+fp32, and up to 8 % in INT8, than after training. With version 2, the difference is -2 to 2 % (32 px, batch 64, two
+cores of an Intel Xeon)."""
 Call = Callable[[], object]
 _TINY = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4), patch_size=2)
 
@@ -95,7 +96,7 @@ def prepare(
     target: str | None = None,
     capture: Callable[[Call, torch.device], Call] = capture_graph,
 ) -> Prepared:
-    """Builds a network with random weights (`fill_constant_weights`) and prepares it for timing.
+    """Builds a network with random weights (`randomize_constant_weights`) and prepares it for timing.
 
     Args:
         subject: Argument of `build_subject`, or `{"onnx": FILE}`, `{"openvino": FILE}` or `{"training": SUBJECT}`. The
@@ -251,7 +252,7 @@ def _memory_reader(call: Call, weights_bytes: int, device: torch.device) -> Call
 def _build(subject: Mapping[str, Any], num_classes: int, img_size: int) -> nn.Module:
     torch.manual_seed(0)
     model = build_subject(dict(subject), num_classes=num_classes, in_chans=3, img_size=img_size).eval()
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     return model
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source
-from hilo_nas.models import build_model, fill_constant_weights
+from hilo_nas.models import build_model, randomize_constant_weights
 
 GUIDE = (Path(__file__).parents[2] / "docs/exporting.md").read_text(encoding="utf-8")
 SCRIPTS = dict(re.findall(r"```python\n# deploy_(\w+)\.py[^\n]*\n(.*?)```", GUIDE, re.DOTALL))
@@ -36,7 +36,7 @@ def test_a_script_reads_a_photo_as_timm_does_and_gives_torchs_logits(name, tmp_p
     pytest.importorskip(library)
     torch.manual_seed(3)
     model = build_model(TINY, num_classes=10).eval()
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     (tmp_path / "arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
     source = load_source(tmp_path / "arch.yaml", num_classes=10, img_size=SIDE, weights=tmp_path / "weights.pt")

@@ -59,7 +59,10 @@ def test_a_quantized_format_says_why_images_of_the_study_are_not_used(sources, t
         exporter.check(source, ExportOptions())
     (tmp_path / "mine.py").write_text("def load():\n    raise AssertionError\n")
     write_local(source.folder.local_path, {"data.source": f"{tmp_path}/mine.py:load"})
-    with pytest.raises(UsageError, match=r"but runs no function of the study unasked: \S+mine.py:load. Set --data to"):
+    with pytest.raises(
+        UsageError,
+        match=r"but the export runs no function of the study that you do not name: \S+mine.py:load. Set --data to",
+    ):
         exporter.check(source, ExportOptions())
 
 

@@ -17,7 +17,7 @@ from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, NotFoundError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, source_of_trial
 from hilo_nas.export.timm import TIMM
-from hilo_nas.models import LITv2, build_model, fill_constant_weights, load_checkpoint, load_model
+from hilo_nas.models import LITv2, build_model, load_checkpoint, load_model, randomize_constant_weights
 from hilo_nas.models.convert import onnx_file
 from hilo_nas.study.stored_study import StoredStudy
 
@@ -30,7 +30,7 @@ ONNX = EXPORTERS["onnx"]
 def build_trained() -> LITv2:
     torch.manual_seed(5)
     model = build_model(TINY, num_classes=10).eval()
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     return model
 
 

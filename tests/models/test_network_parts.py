@@ -5,7 +5,7 @@ import torch
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.arch.cost import PARTS
 from hilo_nas.measurement import Condition
-from hilo_nas.models import build_model, fill_constant_weights
+from hilo_nas.models import build_model, randomize_constant_weights
 from hilo_nas.models.network_parts import build_part
 from hilo_nas.timing.prepared_network import prepare
 
@@ -17,7 +17,7 @@ def test_parts_put_together_are_the_network():
     images = torch.randn(1, 3, 64, 64)
     torch.manual_seed(1)
     network = build_model(arch, num_classes=10).eval()
-    fill_constant_weights(network)
+    randomize_constant_weights(network)
     common = {"arch": arch.to_dict(), "batch_size": 1, "img_size": 64, "device": "cpu", "precision": "fp32"}
     y = images
     for part in PARTS:

@@ -13,7 +13,7 @@ from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.measurement.condition import INT8_VERSION
-from hilo_nas.models import LITv2, build_model, fill_constant_weights
+from hilo_nas.models import LITv2, build_model, randomize_constant_weights
 from hilo_nas.models.convert import convert, openvino_file
 from hilo_nas.models.convert.capture import capture, copy_of, to_onnx, to_openvino
 from hilo_nas.models.convert.checked import expected_output, output_share
@@ -45,7 +45,7 @@ SMALL = ArchConfig(
 def build(arch: ArchConfig) -> LITv2:
     torch.manual_seed(0)
     model = build_model(arch, num_classes=10).eval()
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     return model
 
 

@@ -245,9 +245,17 @@ def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str
         for measurement in record.measurements
         if not measurement.is_preliminary
         and manifest.is_comparable(measurement)
-        and (forms is None or record.is_baseline or measurement.form == forms.get(measurement.condition.label()))
+        and (forms is None or _has_form(measurement, record, forms.get(measurement.condition.label(), "")))
     )
     return found if any(manifest.rank_of(measurement) == 0 for measurement in found) else ()
+
+
+def _has_form(measurement: Measurement, record: TrialRecord, form: str) -> bool:
+    """Returns True if a timing has the form of LITv2, or if a baseline's has the same version of random weights."""
+    if not record.is_baseline:
+        return measurement.form == form
+    theirs, ours = ({word for word in own.split() if word.startswith("weights/")} for own in (measurement.form, form))
+    return theirs == ours
 
 
 def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:

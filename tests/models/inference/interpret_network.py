@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from hilo_nas.arch.config import ArchConfig
-from hilo_nas.models import build_model, fill_constant_weights, prepare_for_inference
+from hilo_nas.models import build_model, prepare_for_inference, randomize_constant_weights
 from hilo_nas.models.inference import network, triton_kernels
 from hilo_nas.models.inference.cuda import TRITON, is_right
 
@@ -23,7 +23,7 @@ arch = ArchConfig(
 )
 torch.manual_seed(0)
 model = build_model(arch, num_classes=5).eval()
-fill_constant_weights(model)
+randomize_constant_weights(model)
 for module in model.modules():
     if isinstance(module, nn.BatchNorm2d):
         module.running_mean.normal_()

@@ -14,7 +14,7 @@ from torch import nn
 from hilo_nas.arch.attentions import ATTENTION_KINDS
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import UsageError
-from hilo_nas.models import LITv2, build_model, fill_constant_weights, prepare_for_inference
+from hilo_nas.models import LITv2, build_model, prepare_for_inference, randomize_constant_weights
 from hilo_nas.models.inference import choose_operators, cuda, onednn
 from hilo_nas.models.inference.operators import PLAIN
 
@@ -33,7 +33,7 @@ def trained(arch: ArchConfig) -> LITv2:
             for tensor in (module.running_mean, module.weight.data, module.bias.data):
                 tensor.normal_()
             module.running_var.uniform_(0.5, 2)
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     return model
 
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import DeviceError, HiloNasError, InferenceFormError
-from hilo_nas.models import LITv2, build_model, fill_constant_weights, prepare_for_inference
+from hilo_nas.models import LITv2, build_model, prepare_for_inference, randomize_constant_weights
 from hilo_nas.models.inference import PreparedLITv2
 from hilo_nas.models.inference.images import ImageCheck
 from hilo_nas.models.inference.operators import PLAIN
@@ -38,7 +38,7 @@ def trained(seed: int = 0) -> LITv2:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-    fill_constant_weights(model)
+    randomize_constant_weights(model)
     return model
 
 

@@ -190,6 +190,30 @@ def test_timings_of_another_form_or_software_are_taken_again(source, machine, ch
     assert (finished.measured, len(machine.measured)) == (5, 5)
 
 
+@pytest.mark.parametrize(("form", "copied"), [("litv2/1", True), ("litv2/1 weights/2", False)])
+def test_timings_of_baselines_with_other_random_weights_are_not_copied(source, form, copied):
+    folder = fresh(source)
+    folder.write_manifest(dataclasses.replace(folder.manifest, conditions=(CONDITION,), calibrations=CALIBRATED))
+    timing = build_measurement(50.0, condition=CONDITION, form="timm/1.0.22 eager")
+    subject = Subject(timm="resnet18")
+    name = fresh(source).manifest.plan_hash_of(subject)
+    scores = tuple(dataclasses.replace(score, plan_hash=name) for score in folder.records[0].scores)
+    folder.write(
+        dataclasses.replace(
+            folder.records[0],
+            number=4,
+            subject=subject,
+            params=None,
+            origin="baseline:resnet18",
+            measurements=(timing,),
+            scores=scores,
+        )
+    )
+    found = copy_scored(StoredStudy(source.path), fresh(source).manifest, {CONDITION.label(): form})
+    (baseline,) = [record for record in found if record.is_baseline]
+    assert baseline.measurements == ((timing,) if copied else ())
+
+
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
