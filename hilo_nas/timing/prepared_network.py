@@ -18,6 +18,7 @@ from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import UsageError, is_out_of_memory
 from hilo_nas.events import Emit
 from hilo_nas.measurement import Condition
+from hilo_nas.measurement.condition import RANDOM_WEIGHTS
 from hilo_nas.models import (
     LITv2,
     build_subject,
@@ -38,11 +39,6 @@ _COMPILATIONS = 4096
 """Maximum number of compilations that torch keeps, over all networks."""
 _COMPILED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """Compiled networks in use."""
-_WEIGHTS = "weights/2"
-"""Version of the random weights, a part of the form wherever a compiler or runtime can leave out weights that change
-nothing. Version 1 had zeros and ones in biases and norms. In OpenVINO, four networks ran up to 5 % faster with it in
-fp32, and up to 8 % in INT8, than after training. With version 2, the difference is -2 to 2 % (32 px, batch 64, two
-cores of an Intel Xeon)."""
 Call = Callable[[], object]
 _TINY = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4), patch_size=2)
 
@@ -138,7 +134,7 @@ def prepare(
         # Leave out the words that describe torch's implementation, which does not run here.
         words = [word for word in form_of(model).split() if word != "eager" and not word.startswith("merging=")]
         return Prepared(
-            call=converted.call, form=f"{' '.join(words)} {converted.form} {_WEIGHTS}", read_memory_mib=_unseen
+            call=converted.call, form=f"{' '.join(words)} {converted.form} {RANDOM_WEIGHTS}", read_memory_mib=_unseen
         )
     return _prepare_torch(model, subject, condition, device, capture)
 
@@ -178,7 +174,7 @@ def _prepare_torch(
     eager = call = _autocast(lambda: run(image), condition, device)
     if condition.compile and device.type == "cpu":
         eager = call = _freezing(call)
-        form += f" frozen {_WEIGHTS}"
+        form += f" frozen {RANDOM_WEIGHTS}"
         weights_bytes *= 2  # the packed weights are additional ones
     if condition.cuda_graph:
         call = capture(eager, device)

@@ -13,6 +13,7 @@ from typing import Any
 from hilo_nas.errors import StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import PROTOCOL, Measurement, ProxyPlan
+from hilo_nas.measurement.condition import RANDOM_WEIGHTS
 from hilo_nas.space import SearchSpace, find_params
 from hilo_nas.study.manifest import DataIdentity, Manifest
 from hilo_nas.study.records import COPIED_SPEEDS, TrialRecord
@@ -254,8 +255,7 @@ def _has_form(measurement: Measurement, record: TrialRecord, form: str) -> bool:
     """Returns True if a timing has the form of LITv2, or if a baseline's has the same version of random weights."""
     if not record.is_baseline:
         return measurement.form == form
-    theirs, ours = ({word for word in own.split() if word.startswith("weights/")} for own in (measurement.form, form))
-    return theirs == ours
+    return (RANDOM_WEIGHTS in measurement.form.split()) == (RANDOM_WEIGHTS in form.split())
 
 
 def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:
